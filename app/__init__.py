@@ -1,0 +1,1 @@
+"""The image classification service. Never imports `training`."""

@@ -1,0 +1,153 @@
+"""A decoded image of any mode -> 8-bit sRGB.
+
+scale 16 bits -> split alpha off -> ICC profile to sRGB -> RGB -> composite on white
+"""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import Final, Literal
+
+import numpy as np
+from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
+
+from app.errors import UnsupportedFormatError
+
+Adjustment = Literal[
+    "dct_scaled_1_2",
+    "dct_scaled_1_4",
+    "dct_scaled_1_8",
+    "first_frame",
+    "16_bit_to_8_bit",
+    "icc_to_srgb",
+    "icc_ignored",
+    "cmyk_to_rgb",
+    "colour_space_to_rgb",
+    "palette_to_rgb",
+    "grey_to_rgb",
+    "alpha_on_white",
+    "exif_orientation",
+]
+"""What may be done to an image on its way to RGB, as told in the answer's `image.adjustments`."""
+
+# The largest published CMYK profiles have about 3 MB; the cache of transforms holds a few.
+_MAX_ICC_BYTES: Final = 4 * 1024 * 1024
+_GREY_MODES: Final = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
+
+
+def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) -> Image.Image:
+    """Converts a loaded image of any mode to RGB; appends what it did to `adjustments`."""
+    if image.mode in {"I", "F"}:
+        raise UnsupportedFormatError(
+            "Signed, 32-bit and floating-point samples are not served: they have no known range."
+        )
+    if image.mode in _GREY_MODES:
+        adjustments.append("grey_to_rgb")
+    elif image.mode in {"P", "PA"}:
+        adjustments.append("palette_to_rgb")
+    elif image.mode in {"CMYK", "LAB", "YCbCr"}:
+        adjustments.append("cmyk_to_rgb" if image.mode == "CMYK" else "colour_space_to_rgb")
+    if bit_depth > 8:
+        adjustments.append("16_bit_to_8_bit")
+    colour, alpha = _split_alpha(image, bit_depth)
+    profile = image.info.get("icc_profile")
+    if profile or colour.mode == "LAB":
+        colour = _to_srgb(colour, profile, adjustments)
+    if colour.mode != "RGB":
+        colour = colour.convert("RGB")
+    if alpha is None or alpha.getextrema()[0] == 255:
+        return colour
+    adjustments.append("alpha_on_white")
+    composite = Image.new("RGB", colour.size, "white")
+    composite.paste(colour, mask=alpha)
+    return composite
+
+
+def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image.Image | None]:
+    """Returns colour (mode L, RGB, CMYK, YCbCr or LAB, 8 bits) and alpha (mode L), or None where all is opaque."""
+    key = image.info.get("transparency")
+    if image.mode.startswith("I;16"):
+        grey, alpha = _from_16_bits(image, bit_depth, key)
+        return grey, alpha
+    if image.mode == "P" and key is None:
+        # A palette may itself carry alpha (Pillow allows it), which only the conversion tells.
+        palette_has_alpha = image.palette is not None and image.palette.mode.endswith("A")
+        image = image.convert("RGBA" if palette_has_alpha else "RGB")
+    elif image.mode in {"P", "PA", "RGBa"}:
+        image = image.convert("RGBA")
+    elif image.mode == "La":
+        image = image.convert("LA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    if image.mode in {"RGBA", "LA"}:
+        return image.convert(image.mode.removesuffix("A")), image.getchannel("A")
+    if key is None or image.mode not in {"L", "RGB"}:
+        return image, None
+    # One colour stands for "transparent" (PNG tRNS): its samples are as deep as the file's, the pixels have 8 bits.
+    scale = 255 / (2**bit_depth - 1)
+    samples = [key] if isinstance(key, int) else list(key)
+    keyed = np.all(np.atleast_3d(np.asarray(image)) == np.array([int(s * scale) for s in samples]), axis=-1)
+    return image, Image.fromarray(np.where(keyed, 0, 255).astype(np.uint8))
+
+
+def _from_16_bits(image: Image.Image, bit_depth: int, key: object) -> tuple[Image.Image, Image.Image | None]:
+    """Scales 9- to 16-bit grey to 8 bits, rounding (Pillow's own conversion clips at 255)."""
+    samples = np.asarray(image).astype(np.uint32)  # (H, W)
+    largest = 2**bit_depth - 1
+    alpha = Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
+    grey = ((np.minimum(samples, largest) * 255 + largest // 2) // largest).astype(np.uint8)
+    if (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    ):
+        grey = 255 - grey  # WhiteIsZero, which Pillow inverts up to 8 bits only
+    return Image.fromarray(grey), alpha
+
+
+def _to_srgb(colour: Image.Image, profile: bytes | None, adjustments: list[Adjustment]) -> Image.Image:
+    """Converts through the embedded ICC profile; a profile that is damaged or of another colour space is left out."""
+    if profile is not None and len(profile) > _MAX_ICC_BYTES:
+        adjustments.append("icc_ignored")
+        return colour
+    try:
+        space, transform = _srgb_transform(profile, colour.mode)
+        if transform is None:
+            return colour
+        if colour.mode == "L" and space == "RGB":
+            colour = colour.convert("RGB")
+        converted = ImageCms.applyTransform(colour, transform)
+    except Exception:  # as a browser does: a bad profile does not make the pixels unreadable
+        adjustments.append("icc_ignored")
+        return colour
+    adjustments.append("icc_to_srgb")
+    return converted if converted is not None else colour
+
+
+@lru_cache(maxsize=16)
+def _srgb_transform(profile: bytes | None, mode: str) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """Returns the profile's colour space and the way from it to sRGB, or None where it is sRGB already."""
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else _lab_profile()
+    space = source.profile.xcolor_space.strip()
+    if "srgb" in (source.profile.profile_description or "").lower():
+        return space, None
+    mode_in = "RGB" if mode == "L" and space == "RGB" else mode
+    return space, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode_in, "RGB")
+
+
+def _lab_profile() -> ImageCms.ImageCmsProfile:
+    """CIELAB needs no embedded profile: the space is absolute."""
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
+
+
+def bit_depth_of(image: Image.Image) -> int:
+    """Returns the bits of a sample in the file, which Pillow's mode alone does not tell."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    raw_mode = tiles[0].args if tiles else None
+    raw_mode = raw_mode[0] if isinstance(raw_mode, tuple) and raw_mode else raw_mode
+    for suffix, bits in ((";16B", 16), (";4", 4), (";2", 2)):
+        if isinstance(raw_mode, str) and raw_mode.endswith(suffix):
+            return bits
+    return 8

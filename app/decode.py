@@ -1,0 +1,199 @@
+"""Encoded bytes -> upright 8-bit RGB: the only definition of "an image", shared with training.
+
+bytes -> recognise (by content) -> check the header against the limits -> decode (JPEG: at a reduced DCT scale)
+      -> scale 16 bits -> ICC to sRGB -> alpha on white -> RGB -> EXIF orientation
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
+
+from app.colour import Adjustment, bit_depth_of, to_rgb
+from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
+from app.formats import FORMATS, ImageFormat, describe_unknown, recognise
+
+__all__ = ["DEFAULT_LIMITS", "DecodedImage", "ImageError", "ImageLimits", "decode"]
+
+# Importing a plugin registers its format: here, once, rather than by whichever request is first.
+_LATE_PLUGINS: Final = (AvifImagePlugin, WebPImagePlugin)
+# Pillow's own limit only warns, and counts after some work is done; `_check_pixels` is ours, and first.
+Image.MAX_IMAGE_PIXELS = None
+
+_ORIENTATION_TAG: Final = 0x0112
+# EXIF 2.32, table 6: the transposition that sets an image of each orientation upright.
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_TILE_LENGTH: Final = 323  # TIFF 6.0, section 15
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What is accepted.
+
+    Attributes:
+        max_pixels: the most pixels (width x height) that a header may announce.
+        formats: the formats that are switched on.
+    """
+
+    max_pixels: int = 100_000_000
+    formats: tuple[ImageFormat, ...] = FORMATS
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """An upright RGB image and what was done to get there.
+
+    Attributes:
+        pixels: a Pillow image in mode RGB; smaller than `width` x `height` if it was decoded at a reduced scale.
+        format: the format that was recognised from the content.
+        width: in pixels, upright, at full scale.
+        height: likewise.
+        adjustments: what was done, in order.
+    """
+
+    pixels: Image.Image
+    format: ImageFormat
+    width: int
+    height: int
+    adjustments: tuple[Adjustment, ...]
+
+    def to_tensor(self) -> torch.Tensor:
+        """Returns the pixels as `uint8 (3, H, W)`."""
+        return torch.from_numpy(np.array(self.pixels)).permute(2, 0, 1).contiguous()
+
+
+DEFAULT_LIMITS: Final = ImageLimits()
+
+
+def decode(
+    encoded: bytes | bytearray | memoryview,
+    *,
+    limits: ImageLimits = DEFAULT_LIMITS,
+    min_shorter_side: int | None = None,
+) -> DecodedImage:
+    """Decodes an image of any supported format and mode to upright 8-bit sRGB.
+
+    Args:
+        encoded: the whole file.
+        limits: what is accepted.
+        min_shorter_side: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 scale (in the DCT domain, as Pillow's `draft`)
+            as long as its shorter side keeps at least this many pixels. None decodes in full.
+
+    Raises:
+        EmptyBodyError: there are no bytes.
+        UnsupportedFormatError: not an image, or a format or sample type that is not served.
+        TooManyPixelsError: the header announces more than `limits.max_pixels`; no pixel was decoded.
+        CorruptImageError: a known format that cannot be decoded or is cut short.
+    """
+    if len(encoded) == 0:
+        raise EmptyBodyError("The image is empty (0 bytes).")
+    image_format = _recognise(encoded, limits)
+    adjustments: list[Adjustment] = []
+    with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
+        _check_pixels(image, limits)
+        width, height = image.size
+        if image_format == "JPEG" and min_shorter_side is not None:
+            adjustments += _draft(image, min_shorter_side)
+        bit_depth = bit_depth_of(image)
+        # Pillow announces a TIFF's size as it is upright, turns it while loading, and hides the tag then.
+        turned_while_loading = image_format == "TIFF" and _orientation(image) != 1
+        image.load()
+        orientation = _orientation(image)  # of a PNG only known now: the tag may follow the pixels
+        if orientation >= 5:
+            width, height = height, width
+        if turned_while_loading or orientation != 1:
+            adjustments.append("exif_orientation")
+        rgb = to_rgb(image, bit_depth, adjustments)
+        if orientation != 1:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
+        # Asked last, because looking for a second frame moves the file position and may meet damage that is not ours.
+        if _is_animated(image, image_format):
+            adjustments.append("first_frame")
+    return DecodedImage(rgb, image_format, width, height, tuple(adjustments))
+
+
+def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> ImageFormat:
+    """Returns the format by signature, so that a format that is switched off never reaches its parser."""
+    head = bytes(encoded[:64])
+    image_format = recognise(head)
+    served = ", ".join(limits.formats)
+    if image_format is None:
+        raise UnsupportedFormatError(f"{describe_unknown(head)} Send one of {served}.")
+    if image_format not in limits.formats:
+        raise UnsupportedFormatError(f"{image_format} images are switched off here. Send one of {served}.")
+    return image_format
+
+
+@contextmanager
+def _pillow_errors_mean_corrupt(image_format: str) -> Iterator[None]:
+    """Pillow's plugins raise nearly every built-in exception on bad input; all of them mean the same to a caller."""
+    try:
+        yield
+    except (ImageError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        if reason.startswith("cannot identify image file"):  # Pillow adds only the buffer's address
+            reason = "its header is damaged"
+        raise CorruptImageError(f"The {image_format} image cannot be decoded: {reason}.") from error
+
+
+def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise CorruptImageError(f"The image's header says {width} x {height} pixels.")
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        # A tile is decoded whole, however small the image that it belongs to.
+        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, _TILE_LENGTH))
+        width, height = max(width, tile_width), max(height, tile_height)
+    if width * height > limits.max_pixels:
+        raise TooManyPixelsError(
+            f"The image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}."
+        )
+
+
+def _draft(image: Image.Image, min_shorter_side: int) -> list[Adjustment]:
+    """Asks libjpeg for 1/2, 1/4 or 1/8 scale, whichever is the smallest that keeps `min_shorter_side`."""
+    full_width = image.size[0]
+    image.draft(None, (min_shorter_side, min_shorter_side))
+    match round(full_width / image.size[0]):
+        case 2:
+            return ["dct_scaled_1_2"]
+        case 4:
+            return ["dct_scaled_1_4"]
+        case 8:
+            return ["dct_scaled_1_8"]
+    return []
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # damaged metadata does not make the pixels unreadable
+        return 1
+    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
+
+
+def _is_animated(image: Image.Image, image_format: ImageFormat) -> bool:
+    if image_format == "JPEG":  # a multi-picture JPEG holds a preview or a depth map, not an animation
+        return False
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # the first frame was read; damage behind it does not matter here
+        return False

@@ -1,0 +1,138 @@
+"""What can go wrong: one exception tree, and one table from its codes to HTTP.
+
+Nothing here knows a web framework, so that `training` and the command line share the same errors;
+`problems.py` turns them into `application/problem+json`, and into the OpenAPI document.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+
+class PredictorError(Exception):
+    """Base of every error that a user can meet.
+
+    Attributes:
+        code: the machine-readable name, stable across releases.
+        detail: one sentence for a person: what is wrong and, where possible, the way out.
+        retry_after_s: seconds after which the same request may succeed, or None.
+    """
+
+    code: ClassVar[str] = "internal"
+
+    def __init__(self, detail: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after_s = retry_after_s
+
+
+class ImageError(PredictorError):
+    """The bytes sent cannot be classified."""
+
+
+class EmptyBodyError(ImageError):
+    """Nothing was sent."""
+
+    code = "empty_body"
+
+
+class CorruptImageError(ImageError):
+    """A known format that cannot be decoded or is cut short."""
+
+    code = "corrupt_image"
+
+
+class UnsupportedFormatError(ImageError):
+    """Not an image, or a format that is switched off."""
+
+    code = "unsupported_format"
+
+
+class TooManyPixelsError(ImageError):
+    """The header announces more pixels than the limit allows."""
+
+    code = "too_many_pixels"
+
+
+class BodyTooLargeError(PredictorError):
+    """More bytes than the limit allows; counted while reading."""
+
+    code = "body_too_large"
+
+
+class MissingFileError(PredictorError):
+    """A multipart body without a usable file part."""
+
+    code = "missing_file"
+
+
+class InvalidParameterError(PredictorError):
+    """A parameter out of its range or of the wrong type."""
+
+    code = "invalid_parameter"
+
+
+class UnknownModelError(PredictorError):
+    """No model of that name or version."""
+
+    code = "unknown_model"
+
+
+class ArtifactError(PredictorError):
+    """A published model that is missing, damaged, or does not compute what it promised."""
+
+    code = "not_ready"
+
+
+class UnavailableError(PredictorError):
+    """The service cannot take this request now; another time, or another replica, can."""
+
+
+class NotReadyError(UnavailableError):
+    """No verified model serves yet, or its load failed."""
+
+    code = "not_ready"
+
+
+class DrainingError(UnavailableError):
+    """The service is shutting down."""
+
+    code = "draining"
+
+
+class OverloadedError(UnavailableError):
+    """The queue is full."""
+
+    code = "overloaded"
+
+
+class DeadlineExceededError(PredictorError):
+    """The request's time ran out before its answer was ready."""
+
+    code = "deadline_exceeded"
+
+
+class Problem(NamedTuple):
+    """How one error code looks over HTTP."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: dict[str, Problem] = {
+    "empty_body": Problem(400, "No image was sent"),
+    "corrupt_image": Problem(400, "The image cannot be decoded"),
+    "unknown_model": Problem(404, "No such model"),
+    "not_found": Problem(404, "No such page"),
+    "method_not_allowed": Problem(405, "Method not allowed here"),
+    "body_too_large": Problem(413, "The request body is too large"),
+    "too_many_pixels": Problem(413, "The image has too many pixels"),
+    "unsupported_format": Problem(415, "Not an image format that is served"),
+    "missing_file": Problem(422, "No image file in the form"),
+    "invalid_parameter": Problem(422, "A parameter is not valid"),
+    "internal": Problem(500, "Internal error"),
+    "overloaded": Problem(503, "Too many requests at once"),
+    "not_ready": Problem(503, "No model is ready"),
+    "draining": Problem(503, "The service is shutting down"),
+    "deadline_exceeded": Problem(504, "The request took too long"),
+}

@@ -1,0 +1,173 @@
+"""The `Predictor`: the sole definition of resize, crop, normalise and softmax.
+
+uint8 or float (N, 3, H, W) -> resize_and_crop -> (N, 3, S, S) -> classify -> (N, C) probabilities
+
+Everything here is scripted: plain tensor operations and TorchScript's subset of Python, annotations evaluated (no
+`from __future__ import annotations`).
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+# ITU-R BT.601 luma, as Pillow's convert("L") and every grey data set made with it.
+_LUMA = (0.299, 0.587, 0.114)
+
+
+class Predictor(nn.Module):
+    """An image classifier from pixels to probabilities.
+
+    Geometry: the shorter side is resized to `resize_size` (bilinear, antialiased), then the central
+    `image_size` x `image_size` is cut out: torchvision's `Resize` + `CenterCrop` to the pixel, and on uint8
+    Pillow's `Image.resize(..., BILINEAR, box)` to the bit, which is what the service computes. Only what the crop can
+    see is computed, so that the cost is bounded for any aspect ratio.
+
+    Args:
+        model: `(N, channels, S, S)` float32, normalised -> `(N, C)` logits. Put into eval mode.
+        class_names: C names, in the order of the logits.
+        image_size: S, the side of the crop in pixels.
+        resize_size: the shorter side before the crop in pixels; at least `image_size`. Default: `image_size`.
+        mean: of each channel, of values in [0, 1]; three for RGB models, one for grey ones.
+        std: likewise.
+        temperature: divides the logits (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 leaves them.
+
+    Raises:
+        ValueError: an argument out of its range.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    temperature: torch.Tensor
+    luma: torch.Tensor
+    class_names: list[str]
+    image_size: int
+    resize_size: int
+
+    def __init__(
+        self,
+        model: nn.Module,
+        class_names: Sequence[str],
+        *,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        resize_size: int | None = None,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        resize_size = image_size if resize_size is None else resize_size
+        if not 1 <= image_size <= resize_size:
+            raise ValueError(f"image_size ({image_size}) must be between 1 and resize_size ({resize_size}).")
+        if len(mean) != len(std) or len(mean) not in (1, 3):
+            raise ValueError(f"mean and std must both have 1 or 3 values, not {len(mean)} and {len(std)}.")
+        if min(std) <= 0:
+            raise ValueError(f"std must be positive, not {tuple(std)}.")
+        if temperature <= 0:
+            raise ValueError(f"temperature must be positive, not {temperature}.")
+        if not class_names:
+            raise ValueError("class_names is empty.")
+        self.model = model.eval()
+        self.class_names = list(class_names)
+        self.image_size = image_size
+        self.resize_size = resize_size
+        self.grey = len(mean) == 1
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("temperature", torch.tensor(temperature, dtype=torch.float32))
+        self.register_buffer("luma", torch.tensor(_LUMA, dtype=torch.float32).view(1, 3, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Classifies images of any one size.
+
+        Args:
+            x: `(N, 3, H, W)` RGB, uint8, or float in [0, 1].
+
+        Returns:
+            `(N, C)` float32 probabilities; each row sums to 1.
+        """
+        return self.classify(self.resize_and_crop(x))
+
+    @torch.jit.export
+    def resize_and_crop(self, x: torch.Tensor) -> torch.Tensor:
+        """Resizes the shorter side and cuts out the centre.
+
+        Args:
+            x: `(N, 3, H, W)`, uint8 or float.
+
+        Returns:
+            `(N, 3, S, S)` of the same dtype.
+        """
+        height, width = x.shape[-2], x.shape[-1]
+        shorter = min(height, width)
+        first_row, last_row, rows = _axis_weights(height, shorter, self.resize_size, self.image_size)
+        first_column, last_column, columns = _axis_weights(width, shorter, self.resize_size, self.image_size)
+        # float64 keeps Pillow's integer sums exact; Apple's GPUs have none.
+        accumulator = torch.float32 if x.device.type == "mps" else torch.float64
+        rows = rows.to(x.device, accumulator)  # (S, h): of the h source rows that the crop sees
+        columns = columns.to(x.device, accumulator).t()  # (w, S)
+        seen = x[..., first_row:last_row, first_column:last_column]  # (N, 3, h, w)
+        rows_at_a_time = 512  # bounds the float copy of a 10,000 pixels wide picture to 120 MB
+        resized = torch.zeros(1, dtype=accumulator, device=x.device)
+        for start in range(0, seen.shape[-2], rows_at_a_time):
+            stop = min(start + rows_at_a_time, seen.shape[-2])
+            narrowed = torch.matmul(seen[..., start:stop, :].to(accumulator), columns)  # (N, 3, rows, S)
+            if x.dtype == torch.uint8:
+                narrowed = (narrowed + 0.5).floor()
+            resized = resized + torch.matmul(rows[:, start:stop], narrowed)  # (N, 3, S, S)
+        if x.dtype == torch.uint8:
+            resized = (resized + 0.5).floor().clamp(0, 255)
+        return resized.to(x.dtype)
+
+    @torch.jit.export
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        """Classifies images that `resize_and_crop` has prepared.
+
+        Args:
+            x: `(N, 3, S, S)` RGB, uint8, or float in [0, 1].
+
+        Returns:
+            `(N, C)` float32 probabilities; each row sums to 1.
+        """
+        with torch.no_grad():
+            pixels = x.to(self.mean.dtype)
+            if x.dtype == torch.uint8:
+                pixels = pixels / 255
+            if self.grey:
+                pixels = (pixels * self.luma).sum(dim=1, keepdim=True)  # (N, 1, S, S)
+            logits = self.model((pixels - self.mean) / self.std)  # (N, C)
+            return torch.softmax(logits.to(torch.float32) / self.temperature, dim=1)
+
+
+def _axis_weights(length: int, shorter: int, resize_size: int, crop_size: int) -> tuple[int, int, torch.Tensor]:
+    """Computes the part of one axis that the central crop sees, and how its pixels mix into the crop's.
+
+    The filter is a triangle one source pixel wide, widened by the scale where that shrinks the image. Precision is
+    Pillow's: a window in float32, weights in units of 2**-22 (`precompute_coeffs` and `normalize_coeffs_8bpc` in
+    https://github.com/python-pillow/Pillow/blob/main/src/libImaging/Resample.c). Networks are sensitive to rounding:
+    one grey level at every fourth pixel moved probabilities of EfficientNet-Lite0 by up to 0.025.
+
+    Args:
+        length: of this axis in pixels.
+        shorter: the length of the shorter axis.
+        resize_size: what the shorter axis is resized to.
+        crop_size: how much of the resized axis is kept, at its centre.
+
+    Returns:
+        first and last (exclusive) source pixel, and float64 weights `(crop_size, last - first)`, rows summing to 1.
+    """
+    resized_length = resize_size * length // shorter
+    margin = resized_length - crop_size
+    offset = margin // 2 + (margin % 2) * (margin // 2 % 2)  # margin / 2, halves to even, as torchvision rounds
+    ends = torch.tensor([offset, offset + crop_size], dtype=torch.float64) * length / resized_length
+    window = ends.clamp(max=length).to(torch.float32)
+    window_start = float(window[0])
+    scale = float(window[1] - window[0]) / crop_size
+    support = max(scale, 1.0)
+    first = max(int(window_start - support), 0)
+    last = min(int(float(window[1]) + support) + 1, length)
+    centres = window_start + (torch.arange(crop_size, dtype=torch.float64) + 0.5) * scale  # (S,)
+    pixels = torch.arange(first, last, dtype=torch.float64) + 0.5  # (w,)
+    weights = (1 - (pixels[None, :] - centres[:, None]).abs() / support).clamp(min=0)  # (S, w)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return first, last, (weights * 4194304 + 0.5).floor() / 4194304
