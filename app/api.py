@@ -109,6 +109,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/predict/batch",
+        summary="Classify several images with the default model",
         tags=["predict"],
         response_model=BatchPrediction,
         responses=_BATCH_ERRORS,
@@ -156,13 +157,13 @@ def add_routes(app: FastAPI, service: Service) -> None:
         """As /predict."""
         return await predict_one(request, *model_for(top_k, name, version))
 
-    @app.get("/models", tags=["models"])
+    @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
         """List the models that this service was asked to serve, and their state."""
         return ModelList(models=[_describe(slot, is_default=slot is service.registry.slots[0])
                                  for slot in service.registry.slots])  # fmt: skip
 
-    @app.get("/models/{name}", tags=["models"], responses=responses("unknown_model"))
+    @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
     async def model(name: ModelName) -> ModelDetails:
         """Describe a model: manifest, device, engine, precision, golden check."""
         slot = service.registry.slot(name)
@@ -172,24 +173,35 @@ def add_routes(app: FastAPI, service: Service) -> None:
         artifact = slot.model.artifact
         return ModelDetails(**dict(description), class_names=list(artifact.class_names), manifest=artifact.manifest)
 
-    @app.get("/health/live", tags=["health"])
+    @app.get("/health/live", tags=["health"], summary="Is the process alive?")
     async def live() -> Health:
         """Whether the process can answer at all; if not, restart it."""
         return Health(status="live")
 
-    @app.get("/health/ready", tags=["health"], responses=responses("not_ready", "draining"))
+    @app.get(
+        "/health/ready",
+        tags=["health"],
+        summary="May requests be sent here?",
+        responses=responses("not_ready", "draining"),
+    )
     async def ready() -> Health:
         """Whether requests should be sent here: a verified model serves, and the service is not draining."""
         service.check_ready()
         return Health(status="ready")
 
-    @app.get("/health/startup", tags=["health"], responses=responses("not_ready"))
+    @app.get("/health/startup", tags=["health"], summary="Has it started?", responses=responses("not_ready"))
     async def startup() -> Health:
         """Whether loading has come to an end, good or bad."""
         service.check_started()
         return Health(status="started")
 
-    @app.get("/metrics", tags=["health"], response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+    @app.get(
+        "/metrics",
+        tags=["health"],
+        summary="Prometheus metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {}}}},
+    )
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

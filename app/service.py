@@ -144,7 +144,8 @@ def top_classes(classification: Classification, class_names: tuple[str, ...], to
         ClassProbability(
             class_name=class_names[class_id],
             class_id=class_id,
-            probability=min(float(probabilities[class_id]), 1.0),  # a softmax may round to just above 1
+            # Six decimals are what float32 holds; a softmax may round to just above 1.
+            probability=min(round(float(probabilities[class_id]), 6), 1.0),
         )
         for class_id in best
     ]
