@@ -51,6 +51,8 @@ def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) ->
     if bit_depth > 8:
         adjustments.append("16_bit_to_8_bit")
     colour, alpha = _split_alpha(image, bit_depth)
+    if colour.mode == "YCbCr":
+        colour = colour.convert("RGB")  # which is what a profile beside YCbCr describes
     profile = image.info.get("icc_profile")
     if profile or colour.mode == "LAB":
         colour = _to_srgb(colour, profile, adjustments)
