@@ -54,6 +54,8 @@ def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) ->
     if colour.mode == "YCbCr":
         colour = colour.convert("RGB")  # which is what a profile beside YCbCr describes
     profile = image.info.get("icc_profile")
+    if profile is None and "icc_profile" in image.info:
+        adjustments.append("icc_ignored")  # Pillow found a profile that it could not put together
     if profile or colour.mode == "LAB":
         colour = _to_srgb(colour, profile, adjustments)
     if colour.mode != "RGB":
