@@ -172,7 +172,7 @@ class Registry:
             engine,
             self._settings,
             decode_pool=self._decode_pool,
-            max_queue_items=self._max_queue_items,
+            max_queue_items=max(self._max_queue_items, len(artifact.golden)),
         )
         try:
             await asyncio.to_thread(_warm_up, artifact, engine, self._settings.max_batch_size)
@@ -204,7 +204,7 @@ def _warm_up(artifact: Artifact, engine: TorchScriptEngine, max_batch_size: int)
     """
     side = artifact.image_size or 224
     grey = torch.full((3, side, side), 128, dtype=torch.uint8)
-    for batch_size in {1, 2, max_batch_size}:
+    for batch_size in sorted({1, 2, max_batch_size}):
         for _ in range(3):  # TorchScript profiles the first two runs and compiles in the third
             try:
                 probabilities = engine([grey] * batch_size)

@@ -109,7 +109,8 @@ async def _counted(request: Request, max_body_bytes: int) -> AsyncIterator[bytes
         count += len(chunk)
         if count > max_body_bytes:
             raise BodyTooLargeError(f"The body has more than {max_body_bytes:,} bytes, which is the limit.")
-        yield chunk
+        if chunk:  # Starlette ends every stream with an empty one
+            yield chunk
 
 
 async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes) -> list[_Part]:
