@@ -170,8 +170,9 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
 def _draft(image: Image.Image, min_shorter_side: int) -> list[Adjustment]:
     """Asks libjpeg for 1/2, 1/4 or 1/8 scale, whichever is the smallest that keeps `min_shorter_side`."""
     full_width = image.size[0]
-    image.draft(None, (min_shorter_side, min_shorter_side))
-    match round(full_width / image.size[0]):
+    drafted = image.draft(None, (min_shorter_side, min_shorter_side))
+    # The box is the full image in reduced pixels, fractions kept; the reduced size itself is rounded up.
+    match round(full_width / drafted[1][2]) if drafted else 1:
         case 2:
             return ["dct_scaled_1_2"]
         case 4:
