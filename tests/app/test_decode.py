@@ -96,9 +96,11 @@ def test_the_first_frame_of_an_animation_is_taken_and_told(cat: Pixels, image_fo
     first, second = Image.fromarray(cat).quantize(200), Image.fromarray(255 - cat).quantize(200)
     if image_format != "GIF":
         first, second = first.convert("RGB"), second.convert("RGB")
-    options: dict[str, Any] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}.get(
-        image_format, {}
-    )
+    lossless: dict[str, dict[str, Any]] = {
+        "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
+    }
+    options = lossless.get(image_format, {})
     image = decode(encode(first, image_format, save_all=True, append_images=[second, first], **options))
     difference = np.abs(np.asarray(image.pixels).astype(int) - np.asarray(first.convert("RGB")))
     assert difference.max() <= (8 if image_format == "AVIF" else 0)  # AVIF's YCbCr rounds

@@ -129,7 +129,7 @@ def test_changed_bytes_are_an_image_error_or_a_picture(seeds: dict[str, bytes], 
         # Headers decide most: half of the trials change only the first bytes.
         reach = min(len(whole), 600) if trial % 2 else len(whole)
         for position in random.integers(4, reach, size=random.integers(1, 12)):
-            mutated[position] = random.choice([0, 1, 0x7F, 0x80, 0xFF, random.integers(256)])
+            mutated[position] = random.choice([0, 1, 0x7F, 0x80, 0xFF, int(random.integers(256))])
         if trial % 5 == 0:
             cut = int(random.integers(4, len(whole)))
             mutated = mutated[:cut] + mutated[cut + int(random.integers(1, 64)) :]
