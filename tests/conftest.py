@@ -25,9 +25,9 @@ def _one_thread_a_test_process() -> None:
 def photos() -> dict[str, Pixels]:
     """Real photos as RGB `uint8 (H, W, 3)`, by name; read-only."""
     arrays = {
-        "cat": skimage.data.chelsea(),
-        "coffee": skimage.data.coffee(),
-        "rocket": skimage.data.rocket(),
+        "cat": skimage.data.chelsea(),  # type: ignore[no-untyped-call]
+        "coffee": skimage.data.coffee(),  # type: ignore[no-untyped-call]
+        "rocket": skimage.data.rocket(),  # type: ignore[no-untyped-call]
         "china": sklearn.datasets.load_sample_image("china.jpg"),
         "flower": sklearn.datasets.load_sample_image("flower.jpg"),
     }

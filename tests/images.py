@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -86,7 +86,7 @@ def pack_bits(samples: npt.NDArray[Any], bit_depth: int) -> list[bytes]:
 
 def tiff(
     strip: bytes,
-    tags: dict[int, tuple[int, Sequence[int]]],
+    tags: Mapping[int, tuple[int, Sequence[int]]],
     *,
     byte_order: str = "<",
 ) -> bytes:
@@ -125,7 +125,7 @@ def grey_tiff(
     height, width = samples.shape
     packed = pack_bits(samples, bits) if bits != 16 else [row.astype(byte_order + "u2").tobytes() for row in samples]
     strip = b"".join(packed)
-    tags: dict[int, tuple[int, Sequence[int]]] = {
+    tags = {
         256: (4, [width]),
         257: (4, [height]),
         258: (3, [bits]),
@@ -153,3 +153,17 @@ def without_jpeg_segments(encoded: bytes, marker: int) -> bytes:
             kept += encoded[position:end]
         position = end
     return kept + encoded[position:]
+
+
+def interlaced_png(pixels: Pixels) -> bytes:
+    """Returns an RGB PNG in Adam7 order (W3C PNG, section 8), which Pillow reads but does not write."""
+    height, width, _ = pixels.shape
+    passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
+    filtered = b"".join(
+        b"\0" + row.tobytes()
+        for first_row, first_column, row_step, column_step in passes
+        for row in pixels[first_row::row_step, first_column::column_step]
+    )
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 1)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(filtered)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, content) for kind, content in chunks)

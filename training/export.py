@@ -96,7 +96,7 @@ def export(
     scripted = script(predictor)
 
     def write(folder: Path, model_version: int) -> Manifest:
-        deviation = _max_abs_deviation(scripted, golden)
+        deviation = _checked_deviation(scripted, golden)
         manifest = _manifest(
             predictor,
             name,
@@ -107,12 +107,7 @@ def export(
         extra_files = {MANIFEST_FILE: manifest.to_json(), GOLDEN_FILE: golden.model_dump_json()}
         torch.jit.save(scripted, str(folder / MODEL_FILE), _extra_files=extra_files)
         saved = torch.jit.load(str(folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
-        deviation = _max_abs_deviation(saved, golden)
-        if not deviation <= MAX_SCRIPTED_DEVIATION:
-            raise ExportError(
-                f"The scripted model deviates from the eager one by {deviation:.2g} (at most "
-                f"{MAX_SCRIPTED_DEVIATION:g} is allowed). Nothing was published."
-            )
+        _checked_deviation(saved, golden)
         return manifest
 
     return publish(store_root, name, write)
@@ -128,16 +123,30 @@ def script(predictor: Predictor) -> torch.jit.ScriptModule:
 def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
     pixels = decode(encoded).to_tensor()  # (3, H, W)
     probabilities = predictor(pixels.unsqueeze(0))[0]  # (C,)
+    if len(probabilities) != len(predictor.class_names):
+        raise ExportError(
+            f"The model gives {len(probabilities)} probabilities, but {len(predictor.class_names)} class names are "
+            "given. Nothing was published."
+        )
+    if not probabilities.isfinite().all():
+        raise ExportError("The model gives NaN for a golden image: has its training diverged? Nothing was published.")
     # Base64Bytes validates what it is given by decoding it; `model_construct` takes the bytes as they are.
     return GoldenExample.model_construct(image=encoded, probabilities=tuple(probabilities.tolist()))
 
 
-def _max_abs_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
+def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
+    """Returns the largest deviation from the golden probabilities, which is at most `MAX_SCRIPTED_DEVIATION`."""
     deviations = []
     for example in golden.examples:
         probabilities = scripted(decode(example.image).to_tensor().unsqueeze(0))[0]
         deviations.append((probabilities - torch.tensor(example.probabilities)).abs().max())
-    return float(torch.stack(deviations).max())
+    deviation = float(torch.stack(deviations).max())
+    if not deviation <= MAX_SCRIPTED_DEVIATION:  # NaN is not
+        raise ExportError(
+            f"The scripted model deviates from the eager one by {deviation:.2g} (at most "
+            f"{MAX_SCRIPTED_DEVIATION:g} is allowed). Nothing was published."
+        )
+    return deviation
 
 
 def _manifest(

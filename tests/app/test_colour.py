@@ -28,12 +28,13 @@ def assert_pixels(pixels: Pixels, expected: Any, *, within: int = 0) -> None:
 
 def luma(pixels: Pixels) -> Pixels:
     """ITU-R BT.601, in Pillow's fixed-point arithmetic."""
-    return ((pixels.astype(np.uint32) @ [19595, 38470, 7471] + 0x8000) >> 16).astype(np.uint8)
+    weights = np.array([19595, 38470, 7471], dtype=np.uint32)
+    return np.asarray((pixels.astype(np.uint32) @ weights + 0x8000) >> 16, dtype=np.uint8)
 
 
 def on_white(colour: Any, alpha: Any) -> Pixels:
     """Composites in real numbers; `alpha` in [0, 1]."""
-    return np.round(np.asarray(colour) * alpha + 255 * (1 - np.asarray(alpha))).astype(np.uint8)
+    return np.asarray(np.round(np.asarray(colour) * alpha + 255 * (1 - np.asarray(alpha))), dtype=np.uint8)
 
 
 @pytest.fixture
@@ -232,9 +233,8 @@ def test_white_is_zero_is_inverted_at_few_bits(grey: Pixels, bits: int) -> None:
 
 @pytest.mark.parametrize("channels", [2, 3, 4], ids=["grey-alpha", "rgb", "rgba"])
 def test_16_bit_png_is_scaled(small_cat: Pixels, channels: int) -> None:
-    samples = small_cat[..., :1] if channels == 2 else small_cat
-    samples = samples.astype(np.uint16) * 257 + 100
-    colour = np.round(samples / 257)
+    samples = (small_cat[..., :1] if channels == 2 else small_cat).astype(np.uint16) * 257 + 100
+    colour = np.asarray(np.round(samples / 257), dtype=np.uint8)
     colour_type = {2: 4, 3: 2, 4: 6}[channels]
     if channels != 3:
         half = np.full((48, 64, 1), 0x8000, dtype=np.uint16)
@@ -264,7 +264,7 @@ def _inks(cat: Pixels) -> Pixels:
 
 def _inks_on_paper(cmyk: Pixels) -> Pixels:
     paper = 255 - cmyk.astype(float)
-    return np.round(paper[..., :3] * paper[..., 3:] / 255).astype(np.uint8)
+    return np.asarray(np.round(paper[..., :3] * paper[..., 3:] / 255), dtype=np.uint8)
 
 
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
