@@ -52,7 +52,7 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
         """Runs the command."""
         from app.predict import predict_files
 
-        _configure_logging("error")
+        _configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
 
 
