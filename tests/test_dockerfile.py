@@ -17,8 +17,9 @@ import pytest
 
 from app.__main__ import _COMMANDS
 from app.settings import Settings
-from tests.serving import ROOT, running_service
+from tests.live import live_server
 
+ROOT = Path(__file__).parent.parent
 IGNORED = [
     line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"
 ]
@@ -151,13 +152,14 @@ def test_build_arguments_have_one_default_each() -> None:
     assert sorted(name for name, _ in arguments) == ["MODEL", "MODEL_STORE", "PYTHON_IMAGE", "TORCH_INDEX"]
 
 
-def test_healthcheck_follows_readiness(imagenet_store: Path) -> None:
-    with running_service("--model-store", str(imagenet_store)) as url:
-        port = url.rpartition(":")[2]
+def test_healthcheck_follows_readiness(imagenet_store: Path, tmp_path: Path) -> None:
+    with live_server(tmp_path / "log", model_store=imagenet_store) as server:
+        server.wait_until_ready()
+        port = server.url.rpartition(":")[2]
         assert health_status(port) == 0
     assert health_status(port) != 0  # nothing listens there any more
 
 
 def test_healthcheck_fails_while_no_model_serves(tmp_path: Path) -> None:
-    with running_service("--model-store", str(tmp_path)) as url:
-        assert health_status(url.rpartition(":")[2]) == 1
+    with live_server(tmp_path / "log", model_store=tmp_path) as server:
+        assert health_status(server.url.rpartition(":")[2]) == 1

@@ -19,9 +19,10 @@ from app.errors import PROBLEMS
 from app.manifest import Manifest
 from app.registry import MAX_GOLDEN_DEVIATION
 from app.settings import ModelSettings, Settings
-from tests.serving import ROOT, running_service
+from tests.live import live_server
 from training.__main__ import Training
 
+ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     page
     for page in ROOT.rglob("*.md")
@@ -139,9 +140,11 @@ def test_commands_and_variables_exist(page: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(imagenet_store: Path) -> Iterator[str]:
-    with running_service("--model-store", str(imagenet_store)) as url:
-        yield url
+def service(imagenet_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a service with the default model."""
+    with live_server(tmp_path_factory.mktemp("docs") / "log", model_store=imagenet_store) as server:
+        server.wait_until_ready()
+        yield server.url
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
