@@ -19,6 +19,7 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, TiffImagePlugin, WebPIma
 from app.colour import Adjustment, bit_depth_of, to_rgb
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
 from app.formats import FORMATS, ImageFormat, describe_unknown, recognise
+from app.jpeg import MAX_SCANS, has_too_many_scans
 
 __all__ = ["DEFAULT_LIMITS", "DecodedImage", "ImageError", "ImageLimits", "decode"]
 
@@ -122,6 +123,8 @@ def decode(
     with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
         _check_pixels(image, limits)
         width, height = image.size
+        if image_format == "JPEG" and has_too_many_scans(encoded):
+            raise CorruptImageError(f"The JPEG image has more than {MAX_SCANS} scans, which no encoder writes.")
         scale = 1
         if image_format == "JPEG" and min_shorter_side is not None:
             scale = _draft(image, min_shorter_side)
