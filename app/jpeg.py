@@ -9,10 +9,10 @@ import re
 from typing import Final
 
 MAX_SCANS: Final = 100
-"""Far more than encoders write (libjpeg's progressive script has 10), and what libtiff allows for JPEG in TIFF.
+"""Far more than encoders write (libjpeg's progressive script has 10), and where libtiff and GDAL stop too.
 
 Each scan may cost a few bytes in the file and 16 ms for 100 MP: without a limit, 0.5 MB kept a core busy for 18 s
-(https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf, "LJT-01-004").
+(https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf).
 """
 
 _START_OF_SCAN: Final = re.compile(rb"\xff\xda")
