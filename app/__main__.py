@@ -36,7 +36,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         from app.server import serve
 
         _configure_logging(self.log_level)
-        sys.exit(0 if serve(self) else 1)
+        serve(self)
 
 
 class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
