@@ -21,3 +21,7 @@ class RunError(TrainingError):
 
 class DivergedError(TrainingError):
     """The loss is not a finite number any more."""
+
+
+class ExportError(TrainingError):
+    """An exported model does not compute what the eager one does; nothing was published."""

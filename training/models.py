@@ -26,12 +26,13 @@ _WITH_WEIGHTS_HERE = ("efficientnet-lite0",)
 _TORCHVISION, _TIMM = "torchvision/", "timm/"
 
 
-def build_model(config: TrainConfig, class_count: int) -> nn.Module:
+def build_model(config: TrainConfig, class_count: int, *, load_pretrained: bool = True) -> nn.Module:
     """Builds the network that the configuration names, initialised; seeds are the caller's business.
 
     Args:
         config: of the run.
         class_count: C.
+        load_pretrained: False leaves pretrained weights out, where a checkpoint's are loaded afterwards anyway.
 
     Returns:
         a module `(N, channels, S, S)` -> `(N, C)`, in training mode.
@@ -42,11 +43,11 @@ def build_model(config: TrainConfig, class_count: int) -> nn.Module:
     """
     name = config.architecture
     if name in OWN_ARCHITECTURES:
-        model = _own(config, class_count)
+        model = _own(config, class_count, load_pretrained)
     elif name.startswith(_TORCHVISION):
-        model = _torchvision(config, name.removeprefix(_TORCHVISION), class_count)
+        model = _torchvision(config, name.removeprefix(_TORCHVISION), class_count, load_pretrained)
     elif name.startswith(_TIMM):
-        model = _timm(config, name.removeprefix(_TIMM), class_count)
+        model = _timm(config, name.removeprefix(_TIMM), class_count, load_pretrained)
     else:
         raise ConfigError(f"There is no architecture {name!r}.{nearest(name, _all_names(name))}")
     if not config.pretrained:
@@ -72,7 +73,7 @@ def pretrained_statistics(config: ModelSettings) -> Statistics:
     return Statistics(IMAGENET_MEAN, IMAGENET_STD)
 
 
-def _own(config: TrainConfig, class_count: int) -> nn.Module:
+def _own(config: TrainConfig, class_count: int, load_pretrained: bool) -> nn.Module:
     name = config.architecture
     if config.pretrained and name not in _WITH_WEIGHTS_HERE:
         raise ConfigError(
@@ -95,10 +96,10 @@ def _own(config: TrainConfig, class_count: int) -> nn.Module:
             return GapCNN(class_count, **shape, **blocks)
         case "vgg16" | "vgg16-bn":
             return VGG16(class_count, channels=config.channels, batchnorm=name == "vgg16-bn", dropout=config.dropout)
-    return _efficientnet_lite0(config, class_count)
+    return _efficientnet_lite0(config, class_count, load_pretrained)
 
 
-def _efficientnet_lite0(config: TrainConfig, class_count: int) -> nn.Module:
+def _efficientnet_lite0(config: TrainConfig, class_count: int, load_pretrained: bool) -> nn.Module:
     import timm
 
     from training.import_pretrained import efficientnet_lite0
@@ -112,10 +113,11 @@ def _efficientnet_lite0(config: TrainConfig, class_count: int) -> nn.Module:
         raise ConfigError(
             "efficientnet-lite0's pretrained weights are for RGB: set channels: 3 (grey images work too)."
         )
-    return replace_head(efficientnet_lite0(), class_count, dropout=config.dropout)
+    model = efficientnet_lite0() if load_pretrained else timm.create_model("tf_efficientnet_lite0", scriptable=True)
+    return replace_head(model, class_count, dropout=config.dropout)
 
 
-def _torchvision(config: TrainConfig, name: str, class_count: int) -> nn.Module:
+def _torchvision(config: TrainConfig, name: str, class_count: int, load_pretrained: bool) -> nn.Module:
     from torchvision import models
 
     if name not in models.list_models(module=models):
@@ -127,7 +129,8 @@ def _torchvision(config: TrainConfig, name: str, class_count: int) -> nn.Module:
         options["init_weights"] = True  # silences a warning about a changed default
     if config.pretrained:
         _require_rgb(config)
-        model = _downloaded(config.architecture, lambda: models.get_model(name, weights="DEFAULT", **options))
+        weights = "DEFAULT" if load_pretrained else None
+        model = _downloaded(config.architecture, lambda: models.get_model(name, weights=weights, **options))
         return replace_head(_without_auxiliary_heads(model), class_count, dropout=0.0)
     model = _without_auxiliary_heads(models.get_model(name, weights=None, num_classes=class_count, **options))
     if config.channels != 3:
@@ -135,23 +138,25 @@ def _torchvision(config: TrainConfig, name: str, class_count: int) -> nn.Module:
     return model
 
 
-def _timm(config: TrainConfig, name: str, class_count: int) -> nn.Module:
+def _timm(config: TrainConfig, name: str, class_count: int, load_pretrained: bool) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
         raise ConfigError(f"timm has no model {name!r}.{nearest(name, timm.list_models())}")
     options: dict[str, Any] = {"num_classes": class_count, "in_chans": config.channels, "drop_rate": config.dropout}
 
+    pretrained = config.pretrained and load_pretrained
+
     def create() -> nn.Module:
         try:  # transformers must be told the size; convolutional networks do not know the argument
             model: nn.Module = timm.create_model(
-                name, pretrained=config.pretrained, scriptable=True, img_size=config.image_size, **options
+                name, pretrained=pretrained, scriptable=True, img_size=config.image_size, **options
             )
         except TypeError:
-            model = timm.create_model(name, pretrained=config.pretrained, scriptable=True, **options)
+            model = timm.create_model(name, pretrained=pretrained, scriptable=True, **options)
         return model
 
-    return _downloaded(config.architecture, create) if config.pretrained else create()
+    return _downloaded(config.architecture, create) if pretrained else create()
 
 
 def _downloaded(architecture: str, create: Callable[[], nn.Module]) -> nn.Module:

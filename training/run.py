@@ -5,27 +5,19 @@ config -> run folder -> prepare_data -> Trainer.fit -> evaluate -> report -> exp
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from app.manifest import TrainingData
-from training.checkpoint import load_best
 from training.config import TrainConfig
 from training.data import PreparedData, prepare_data
-from training.export import Provenance, export
-from training.models import build_model
-from training.predictor import Predictor
 from training.progress import Reporter
+from training.publish import publish_run
 from training.run_folder import RunFolder, create_run, read_json, write_json
 from training.setup import make_accelerator
 from training.tracking import Tracker
 from training.train import Trainer
-
-_GOLDEN_IMAGES = 8
 
 
 def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder:
@@ -85,57 +77,6 @@ def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:
         write_json(run.published_file, {"folder": str(folder)})
     if run.published_file.is_file():
         reporter.line(f"Published {read_json(run.published_file)['folder']}")
-
-
-def best_predictor(run: RunFolder, *, temperature: float = 1.0) -> Predictor:
-    """Returns the run's best weights as a `Predictor`, on the CPU, in evaluation mode.
-
-    Raises:
-        RunError: the run has no best checkpoint, or it cannot be read.
-    """
-    config = run.config()
-    best = load_best(run.best_checkpoint)
-    model = build_model(config.model_copy(update={"pretrained": False}), len(best.class_names))
-    model.load_state_dict(best.model)
-    return Predictor(
-        model,
-        best.class_names,
-        image_size=config.image_size,
-        resize_size=config.shorter_side,
-        mean=best.mean,
-        std=best.std,
-        temperature=temperature,
-    )
-
-
-def publish_run(run: RunFolder, data: PreparedData) -> Path:
-    """Publishes the best weights as the next version of the model."""
-    config = run.config()
-    best = load_best(run.best_checkpoint)
-    return export(
-        best_predictor(run),
-        store_root=config.store,
-        name=config.name,
-        golden_images=golden_images(data),
-        provenance=Provenance(
-            architecture=config.architecture,
-            training_data=TrainingData(
-                name=config.data_name or os.path.basename(os.path.normpath(config.data)),
-                licence=config.data_licence,
-                image_count=len(data.split.train),
-            ),
-            metrics=best.metrics,
-            seeds={"run": config.seed},
-        ),
-    )
-
-
-def golden_images(data: PreparedData) -> Sequence[bytes]:
-    """Returns a few test images, encoded, of as many classes as there are."""
-    chosen: dict[int, int] = {}
-    for index in data.split.test:
-        chosen.setdefault(data.source.labels[index], index)
-    return [data.source.encoded(index) for index in list(chosen.values())[:_GOLDEN_IMAGES]]
 
 
 def _agree_on_run(config: TrainConfig, run: RunFolder | None, accelerator: Accelerator) -> RunFolder:
