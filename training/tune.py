@@ -217,6 +217,9 @@ def plot_study(study: optuna.Study, folder: Path) -> list[Path]:
                 continue
             figure = axes.flat[0].figure if hasattr(axes, "flat") else axes.figure
             figure.set_size_inches(max(8, 3 * len(study.best_params)) if name == "slice" else 8, 5)
+            if name == "slice":
+                for axis in figure.axes:
+                    axis.tick_params(axis="x", rotation=30)
             path = folder / f"{name}.png"
             figure.savefig(path, dpi=100, bbox_inches="tight")
             plt.close(figure)
