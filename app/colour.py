@@ -51,7 +51,11 @@ def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) ->
     if bit_depth > 8:
         adjustments.append("16_bit_to_8_bit")
     colour, alpha = _split_alpha(image, bit_depth)
+    if colour.mode == "YCbCr":
+        colour = colour.convert("RGB")  # which is what a profile beside YCbCr describes
     profile = image.info.get("icc_profile")
+    if profile is None and "icc_profile" in image.info:
+        adjustments.append("icc_ignored")  # Pillow found a profile that it could not put together
     if profile or colour.mode == "LAB":
         colour = _to_srgb(colour, profile, adjustments)
     if colour.mode != "RGB":
@@ -85,9 +89,10 @@ def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image
     if key is None or image.mode not in {"L", "RGB"}:
         return image, None
     # One colour stands for "transparent" (PNG tRNS): its samples are as deep as the file's, the pixels have 8 bits.
-    scale = 255 / (2**bit_depth - 1)
     samples = [key] if isinstance(key, int) else list(key)
-    keyed = np.all(np.atleast_3d(np.asarray(image)) == np.array([int(s * scale) for s in samples]), axis=-1)
+    # Pillow keeps the high byte of 16 bits, and stretches fewer than 8 over the whole range.
+    in_8_bits = [sample >> 8 if bit_depth == 16 else sample * 255 // (2**bit_depth - 1) for sample in samples]
+    keyed = np.all(np.atleast_3d(np.asarray(image)) == np.array(in_8_bits), axis=-1)
     return image, Image.fromarray(np.where(keyed, 0, 255).astype(np.uint8))
 
 

@@ -38,6 +38,16 @@ _UPRIGHT: Final = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# Whether the column and the row that such an upright image starts with were the last ones in the file.
+_STARTS_WITH_LAST: Final = {
+    2: (True, False),
+    3: (True, True),
+    4: (False, True),
+    6: (True, False),
+    7: (True, True),
+    8: (False, True),
+}
+_SCALED: Final[dict[int, Adjustment]] = {2: "dct_scaled_1_2", 4: "dct_scaled_1_4", 8: "dct_scaled_1_8"}
 _TILE_LENGTH: Final = 323  # TIFF 6.0, section 15
 
 
@@ -64,6 +74,9 @@ class DecodedImage:
         width: in pixels, upright, at full scale.
         height: likewise.
         adjustments: what was done, in order.
+        scale: 1, or 2, 4 or 8 if each pixel stands for 2 x 2, 4 x 4 or 8 x 8 of them.
+        offset: where in `pixels` the image begins, (x, y): at a reduced scale the last column and row are only partly
+            image where libjpeg rounds sizes up, and turning the image upright may have brought them to the front.
     """
 
     pixels: Image.Image
@@ -71,6 +84,8 @@ class DecodedImage:
     width: int
     height: int
     adjustments: tuple[Adjustment, ...]
+    scale: int = 1
+    offset: tuple[float, float] = (0.0, 0.0)
 
     def to_tensor(self) -> torch.Tensor:
         """Returns the pixels as `uint8 (3, H, W)`."""
@@ -107,8 +122,11 @@ def decode(
     with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
         _check_pixels(image, limits)
         width, height = image.size
+        scale = 1
         if image_format == "JPEG" and min_shorter_side is not None:
-            adjustments += _draft(image, min_shorter_side)
+            scale = _draft(image, min_shorter_side)
+            if scale > 1:
+                adjustments.append(_SCALED[scale])
         bit_depth = bit_depth_of(image)
         # Pillow announces a TIFF's size as it is upright, turns it while loading, and hides the tag then.
         turned_while_loading = image_format == "TIFF" and _orientation(image) != 1
@@ -124,7 +142,10 @@ def decode(
         # Asked last, because looking for a second frame moves the file position and may meet damage that is not ours.
         if _is_animated(image, image_format):
             adjustments.append("first_frame")
-    return DecodedImage(rgb, image_format, width, height, tuple(adjustments))
+    starts_partly = _STARTS_WITH_LAST.get(orientation, (False, False))
+    padding = (rgb.width - width / scale, rgb.height - height / scale)
+    offset = (padding[0] * starts_partly[0], padding[1] * starts_partly[1])
+    return DecodedImage(rgb, image_format, width, height, tuple(adjustments), scale, offset)
 
 
 def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> ImageFormat:
@@ -167,18 +188,17 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
         )
 
 
-def _draft(image: Image.Image, min_shorter_side: int) -> list[Adjustment]:
-    """Asks libjpeg for 1/2, 1/4 or 1/8 scale, whichever is the smallest that keeps `min_shorter_side`."""
-    full_width = image.size[0]
-    image.draft(None, (min_shorter_side, min_shorter_side))
-    match round(full_width / image.size[0]):
-        case 2:
-            return ["dct_scaled_1_2"]
-        case 4:
-            return ["dct_scaled_1_4"]
-        case 8:
-            return ["dct_scaled_1_8"]
-    return []
+def _draft(image: Image.Image, min_shorter_side: int) -> int:
+    """Asks libjpeg for 1/2, 1/4 or 1/8 scale, whichever is the smallest that keeps `min_shorter_side`.
+
+    Returns:
+        the denominator of the scale that it will decode at.
+    """
+    shorter = min(image.size)
+    scale = max(candidate for candidate in (1, *_SCALED) if candidate == 1 or shorter // candidate >= min_shorter_side)
+    if scale > 1:
+        image.draft(None, (image.size[0] // scale, image.size[1] // scale))
+    return scale
 
 
 def _orientation(image: Image.Image) -> int:

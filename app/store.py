@@ -98,7 +98,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         raise ArtifactError(f"{folder / MANIFEST_FILE} lists no files, so that nothing can be verified.")
     for file_name, expected in manifest.files.items():
         path = folder / file_name
-        if Path(file_name).name != file_name:
+        if file_name in {"", ".."} or "\0" in file_name or Path(file_name).name != file_name:
             raise ArtifactError(f"{folder / MANIFEST_FILE} lists {file_name!r}, which is not a plain file name.")
         try:
             found = hash_file(path)

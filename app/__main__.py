@@ -1,0 +1,94 @@
+"""The command line: `python -m app serve` and `python -m app predict`, or `image-predictor ...` where installed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from pathlib import Path
+from typing import NoReturn
+
+from pydantic import Field, ValidationError
+from pydantic_settings import CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
+
+from app.errors import PredictorError
+from app.settings import ModelSettings, Settings
+
+_USAGE = """\
+usage: image-predictor COMMAND [options]
+
+commands:
+  serve     serve models over HTTP
+  predict   classify files and folders without a server
+
+`image-predictor COMMAND --help` shows a command's options; each is an environment variable too.
+"""
+
+
+class Serve(Settings, cli_prog_name="image-predictor serve"):
+    """Serve models over HTTP: POST an image to /predict, get class probabilities."""
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from app.server import serve
+
+        _configure_logging(self.log_level)
+        sys.exit(0 if serve(self) else 1)
+
+
+class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
+    """Classify image files, and the images in folders, without a server."""
+
+    paths: CliPositionalArg[list[Path]] = Field(min_length=1, description="Files and folders")
+    top_k: int = Field(default=3, ge=1, description="How many classes to show")
+    json_lines: CliImplicitFlag[bool] = Field(
+        default=False, alias="json", description="Print a line of JSON for each file instead of a table"
+    )
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from app.predict import predict_files
+
+        _configure_logging("error")
+        sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
+
+
+_COMMANDS: dict[str, type[Serve | Predict]] = {"serve": Serve, "predict": Predict}
+
+
+def main() -> None:
+    """Runs the command line."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_USAGE)
+        sys.exit(0 if arguments else 2)
+    command = _COMMANDS.get(arguments[0])
+    if command is None:
+        _fail(f"There is no command {arguments[0]!r}; there are: {', '.join(_COMMANDS)}.")
+    try:
+        CliApp.run(command, cli_args=arguments[1:])
+    except ValidationError as error:
+        for problem in error.errors():
+            name = ".".join(map(str, problem["loc"]))
+            print(f"--{name.replace('_', '-')} (PREDICTOR_{name.upper()}): {problem['msg']}", file=sys.stderr)
+        sys.exit(2)
+    except (SettingsError, PredictorError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _fail(message: str) -> NoReturn:
+    print(message, file=sys.stderr)
+    sys.exit(2)
+
+
+def _configure_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    # Pillow warns about oddities of clients' images; what matters to them is in the answer.
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+if __name__ == "__main__":
+    main()

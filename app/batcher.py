@@ -1,0 +1,194 @@
+"""A bounded queue of items -> dynamic batches on several streams -> one future each. Knows no model, gets a callable.
+
+submit (event loop) -> queue -> a free stream (thread) takes what is there -> run(batch) -> futures (event loop)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from app.errors import DeadlineExceededError, OverloadedError
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Answer(NamedTuple, Generic[Result]):
+    """What came of one item, and how long it took.
+
+    Attributes:
+        result: of this item.
+        queue_s: seconds between submission and the start of its batch.
+        inference_s: seconds that its batch took.
+        batch_size: how many items shared the batch.
+    """
+
+    result: Result
+    queue_s: float
+    inference_s: float
+    batch_size: int
+
+
+@dataclass(slots=True)
+class _Entry(Generic[Item, Result]):
+    item: Item
+    deadline: float
+    future: asyncio.Future[Answer[Result]]
+    submitted_at: float = field(default_factory=time.monotonic)
+
+
+class Batcher(Generic[Item, Result]):
+    """Groups items into batches while streams are busy, and never waits when one is idle (unless asked to).
+
+    Every item submitted ends exactly once: an answer, an error, `DeadlineExceededError`, or its own cancellation.
+
+    Args:
+        run: computes a batch: as many results as items, in order. Called from several threads at once.
+        streams: threads that call `run`.
+        max_batch_size: most items in a batch.
+        max_batch_delay_ms: how long a batch that is not full may wait for more.
+        max_queue_items: most items that wait; more are refused.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        streams: int,
+        max_batch_size: int,
+        max_queue_items: int,
+        max_batch_delay_ms: float = 0.0,
+    ) -> None:
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._max_batch_delay_s = max_batch_delay_ms / 1000
+        self._max_queue_items = max_queue_items
+        self._queue: deque[_Entry[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._idle_streams = 0
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """How many items wait for a stream."""
+        return len(self._queue)
+
+    async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
+        """Computes one item, in a batch with whatever else waits.
+
+        Args:
+            item: what `run` takes.
+            deadline: of `time.monotonic`; an item whose time is up when its turn comes is not computed.
+
+        Raises:
+            OverloadedError: the queue is full, or closed.
+            DeadlineExceededError: the deadline passed before its turn came.
+            Exception: what `run` raised for this item on its own.
+        """
+        entry = _Entry(item, deadline, asyncio.get_running_loop().create_future())
+        with self._changed:
+            if self._closed or len(self._queue) >= self._max_queue_items:
+                raise OverloadedError("The inference queue is full.", retry_after_s=1)
+            self._queue.append(entry)
+            self._changed.notify()
+        return await entry.future
+
+    def close(self) -> None:
+        """Computes what waits, then ends the streams. Blocks until they have ended."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _stream(self) -> None:
+        while batch := self._take():
+            self._compute(batch)
+
+    def _take(self) -> list[_Entry[Item, Result]]:
+        """Waits for work; returns the entries of one batch whose time is not up, or nothing once closed and empty."""
+        with self._changed:
+            self._idle_streams += 1
+            try:
+                while True:
+                    while not self._queue and not self._closed:
+                        self._changed.wait()
+                    if not self._queue:
+                        return []
+                    self._wait_for_more()
+                    # Idle streams share what waits: two half batches at once end sooner than one whole one.
+                    share = -(-len(self._queue) // self._idle_streams)
+                    count = min(self._max_batch_size, share)
+                    entries = [self._queue.popleft() for _ in range(count)]
+                    if alive := [entry for entry in entries if self._is_alive(entry)]:
+                        return alive
+            finally:
+                self._idle_streams -= 1
+
+    def _wait_for_more(self) -> None:
+        while self._max_batch_delay_s and not self._closed and 0 < len(self._queue) < self._max_batch_size:
+            left_s = self._queue[0].submitted_at + self._max_batch_delay_s - time.monotonic()
+            if left_s <= 0 or not self._changed.wait(left_s):
+                break
+
+    def _is_alive(self, entry: _Entry[Item, Result]) -> bool:
+        """Drops entries whose client has left or whose time is up, before they cost anything."""
+        if entry.future.cancelled():
+            return False
+        if time.monotonic() > entry.deadline:
+            self._deliver([(entry, DeadlineExceededError("The request's time ran out in the queue."))])
+            return False
+        return True
+
+    def _compute(self, batch: list[_Entry[Item, Result]]) -> None:
+        started_at = time.monotonic()
+        try:
+            results = self._run([entry.item for entry in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
+        except Exception as error:
+            if len(batch) == 1:
+                self._deliver([(batch[0], error)])
+                return
+            logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
+            for entry in batch:
+                self._compute([entry])
+            return
+        inference_s = time.monotonic() - started_at
+        self._deliver(
+            [
+                (entry, Answer(result, started_at - entry.submitted_at, inference_s, len(batch)))
+                for entry, result in zip(batch, results, strict=True)
+            ]
+        )
+
+    def _deliver(self, outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
+        try:
+            outcomes[0][0].future.get_loop().call_soon_threadsafe(_settle, outcomes)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            logger.debug("%d answers came after the event loop had closed.", len(outcomes))
+
+
+def _settle(outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
+    """Runs in the event loop, which owns the futures."""
+    for entry, outcome in outcomes:
+        if entry.future.done():  # cancelled meanwhile
+            continue
+        if isinstance(outcome, Exception):
+            entry.future.set_exception(outcome)
+        else:
+            entry.future.set_result(outcome)

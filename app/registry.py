@@ -1,0 +1,246 @@
+"""The models that serve: load -> verify -> warm up -> ready, each on its own; one that fails is never ready.
+
+reference -> artifact (sha256, structure) -> engine on its device -> pipeline -> warm-up -> golden check -> ServedModel
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from app.artifact import Artifact, load_artifact
+from app.decode import DEFAULT_LIMITS
+from app.engine import InferenceError, TorchScriptEngine, resolve_device
+from app.errors import ArtifactError, NotReadyError, PredictorError, UnknownModelError
+from app.metrics import Metrics
+from app.pipeline import Pipeline
+from app.settings import ModelSettings, usable_cores
+from app.store import ModelStore
+
+logger = logging.getLogger(__name__)
+
+MAX_GOLDEN_DEVIATION = 1e-3
+"""DESIGN §2: the largest |dp| that the golden check allows in float32."""
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The outcome of the golden check of a model that passed it.
+
+    Attributes:
+        example_count: golden images compared.
+        max_abs_deviation: largest |p_served - p_reference|.
+        bound: the largest allowed.
+    """
+
+    example_count: int
+    max_abs_deviation: float
+    bound: float = MAX_GOLDEN_DEVIATION
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that may answer requests.
+
+    Attributes:
+        artifact: what it is.
+        engine: what computes it.
+        pipeline: the way of an image through it.
+        golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
+    """
+
+    artifact: Artifact
+    engine: TorchScriptEngine
+    pipeline: Pipeline
+    golden_check: GoldenCheck | None
+
+
+@dataclass
+class Slot:
+    """One model that was asked for.
+
+    Attributes:
+        reference: as it was asked for.
+        model: once it serves.
+        failure: why it does not, once that is known.
+    """
+
+    reference: str
+    model: ServedModel | None = None
+    failure: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name, as far as it is known."""
+        return self.model.artifact.name if self.model else self.reference.partition("/")[0]
+
+    @property
+    def reason(self) -> str:
+        """Why it does not serve."""
+        return f"Model {self.reference}: {self.failure or 'is being loaded.'}"
+
+
+class Registry:
+    """Loads the models of the settings and hands them out.
+
+    Args:
+        settings: which models, on which device.
+        metrics: where loads are counted.
+        max_queue_items: most images that wait for each model.
+    """
+
+    def __init__(self, settings: ModelSettings, metrics: Metrics, *, max_queue_items: int) -> None:
+        self.slots = [Slot(reference) for reference in settings.model_references]
+        self._settings = settings
+        self._metrics = metrics
+        self._max_queue_items = max_queue_items
+        self._store = ModelStore(settings.model_store)
+        self._decode_pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+
+    @property
+    def served(self) -> list[ServedModel]:
+        """The models that are ready, the default one first if it is."""
+        return [slot.model for slot in self.slots if slot.model]
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether every load has come to an end, good or bad."""
+        return all(slot.model or slot.failure for slot in self.slots)
+
+    def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
+        """Returns the default model, or the one of that name and version.
+
+        Raises:
+            NotReadyError: it is being loaded, or could not be.
+            UnknownModelError: it is not one of those that were asked for.
+        """
+        slot = self.slots[0] if name is None else self.slot(name, version)
+        if slot.model is None:
+            raise NotReadyError(slot.reason, retry_after_s=5)
+        return slot.model
+
+    def slot(self, name: str, version: str | None = None) -> Slot:
+        """Returns the slot of a model, whether it serves or not; one that serves is preferred.
+
+        Raises:
+            UnknownModelError: it is not one of those that were asked for.
+        """
+        named = [slot for slot in self.slots if slot.name == name]
+        # Before it is loaded, a slot's version is not known.
+        matching = [slot for slot in named if not (version and slot.model) or slot.model.artifact.version == version]
+        if not matching:
+            asked = name if version is None else f"{name}/{version}"
+            served = ", ".join(f"{model.artifact.name}/{model.artifact.version}" for model in self.served) or "none"
+            raise UnknownModelError(f"No model {asked!r} is served here. Served: {served}.")
+        return next((slot for slot in matching if slot.model), matching[0])
+
+    async def load_all(self) -> None:
+        """Loads every model, one after the other; failures end up in the slots, and in the log."""
+        torch.set_num_threads(self._settings.threads_per_stream)
+        for slot in self.slots:
+            started_at = time.monotonic()
+            try:
+                slot.model = await self._load(slot.reference)
+            except PredictorError as error:
+                slot.failure = error.detail
+                logger.error("Model %s cannot be served: %s", slot.reference, error.detail)
+            except Exception as error:
+                slot.failure = f"Loading failed: {error}"
+                logger.exception("Model %s cannot be served.", slot.reference)
+            else:
+                self._announce(slot.model, time.monotonic() - started_at)
+            self._metrics.model_loads.labels("ready" if slot.model else "failed").inc()
+
+    def close(self) -> None:
+        """Lets what waits finish, then ends all threads. Blocks."""
+        for model in self.served:
+            model.pipeline.close()
+        self._decode_pool.shutdown()
+
+    async def _load(self, reference: str) -> ServedModel:
+        artifact = await asyncio.to_thread(load_artifact, reference, self._store)
+        device = resolve_device(self._settings.device)
+        engine = await asyncio.to_thread(TorchScriptEngine, artifact, device)
+        pipeline = Pipeline(
+            artifact,
+            engine,
+            self._settings,
+            decode_pool=self._decode_pool,
+            max_queue_items=max(self._max_queue_items, len(artifact.golden)),
+        )
+        try:
+            await asyncio.to_thread(_warm_up, artifact, engine, self._settings.max_batch_size)
+            golden_check = await _check_golden(artifact, pipeline) if artifact.manifest else None
+        except BaseException:
+            await asyncio.to_thread(pipeline.close)
+            raise
+        return ServedModel(artifact, engine, pipeline, golden_check)
+
+    def _announce(self, model: ServedModel, seconds: float) -> None:
+        artifact, engine, check = model.artifact, model.engine, model.golden_check
+        verdict = f"golden check passed, |dp| <= {check.max_abs_deviation:.1g}" if check else "UNVERIFIED: no manifest"
+        logger.info(
+            "Model %s/%s is ready after %.1f s: %d classes, %s on %s, %s",
+            artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.device, verdict,
+        )  # fmt: skip
+        self._metrics.model_info.labels(
+            artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
+        ).set(1)
+        if check:
+            self._metrics.golden_deviation.labels(artifact.name, artifact.version).set(check.max_abs_deviation)
+
+
+def _warm_up(artifact: Artifact, engine: TorchScriptEngine, max_batch_size: int) -> None:
+    """Computes a few batches, so that no request pays for what torch does once; and looks at what comes out.
+
+    Raises:
+        ArtifactError: the model fails, or what it gives is not probabilities.
+    """
+    side = artifact.image_size or 224
+    grey = torch.full((3, side, side), 128, dtype=torch.uint8)
+    for batch_size in sorted({1, 2, max_batch_size}):
+        for _ in range(3):  # TorchScript profiles the first two runs and compiles in the third
+            try:
+                probabilities = engine([grey] * batch_size)
+            except (InferenceError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise ArtifactError(f"The model fails on a plain grey image of {side} x {side}: {reason}") from error
+    sums = probabilities.sum(axis=1)
+    if probabilities.min() < 0 or not np.allclose(sums, 1, atol=1e-3):
+        raise ArtifactError(
+            f"The model's output is not probabilities (a row sums to {sums[0]:.4g}): end its forward with a softmax."
+        )
+
+
+async def _check_golden(artifact: Artifact, pipeline: Pipeline) -> GoldenCheck:
+    """Classifies the golden images through the very path that requests take, all at once, and compares.
+
+    Raises:
+        ArtifactError: the top class differs, or a probability by more than the bound.
+    """
+    deadline = time.monotonic() + 60
+    classifications = await asyncio.gather(
+        # Formats that are switched off for requests do not matter here.
+        *(pipeline.classify(example.image, deadline=deadline, limits=DEFAULT_LIMITS) for example in artifact.golden)
+    )
+    deviations = []
+    for number, (example, classification) in enumerate(zip(artifact.golden, classifications, strict=True)):
+        expected, got = np.array(example.probabilities, dtype=np.float32), classification.probabilities
+        if expected.shape != got.shape:
+            raise ArtifactError(f"Golden image {number} has {len(expected)} probabilities, the model {len(got)}.")
+        if expected.argmax() != got.argmax():
+            promised, given = (artifact.class_names[int(p.argmax())] for p in (expected, got))
+            raise ArtifactError(f"The golden check failed: image {number} is {given!r} here, not {promised!r}.")
+        deviations.append(float(np.abs(expected - got).max()))
+    if max(deviations) > MAX_GOLDEN_DEVIATION:
+        raise ArtifactError(
+            f"The golden check failed: a probability deviates by {max(deviations):.2g}, "
+            f"more than the {MAX_GOLDEN_DEVIATION:g} allowed."
+        )
+    return GoldenCheck(len(deviations), max(deviations))

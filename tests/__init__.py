@@ -1,0 +1,1 @@
+"""The project's tests: `tests/app` and `tests/training` mirror the packages."""

@@ -1,0 +1,95 @@
+"""Settings come from flags, else from the environment, else from their defaults, and are checked at start."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app.__main__ import main
+from app.settings import Settings, usable_cores
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Runs the command line in this process; returns the exit status and what was printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["image-predictor", *arguments])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+    captured = capsys.readouterr()
+    return int(exit_info.value.code or 0), captured.out + captured.err
+
+
+def test_help_shows_every_setting_with_default_and_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = " ".join(run(capsys, "serve", "--help")[1].split())
+
+    for name, field in Settings.model_fields.items():
+        flag = f"--{name.replace('_', '-')}"
+        assert flag in text
+        assert f"PREDICTOR_{name.upper()}" in text
+        assert field.description
+        assert " ".join(field.description.split()) in text
+        if field.default != "":
+            assert f"(default: {field.default})" in text
+
+
+def test_environment_sets_what_flags_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREDICTOR_PORT", "9001")
+    monkeypatch.setenv("PREDICTOR_MODEL", "a, b/2")
+
+    assert Settings().port == 9001
+    assert Settings(port=9002).port == 9002
+    assert Settings().model_references == ("a", "b/2")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "reason"),
+    [
+        ("PREDICTOR_PORT", "99999", "less than or equal to 65535"),
+        ("PREDICTOR_DEVICE", "tpu", "'tpu' is no device"),
+        ("PREDICTOR_FORMATS", "jpeg,heic", "HEIC is no format"),
+        ("PREDICTOR_REQUEST_TIMEOUT_S", "0", "greater than 0"),
+        ("PREDICTOR_MODEL", " ", "match"),
+    ],
+)
+def test_impossible_setting_ends_the_start_with_its_name_and_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    status, text = run(capsys, "serve")
+
+    assert status == 2
+    assert variable in text
+    assert reason in text
+
+
+def test_unknown_flag_and_command_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--prot" in run(capsys, "serve", "--prot", "1")[1]
+    status, text = run(capsys, "sevre")
+    assert status == 2
+    assert "serve" in text
+    assert "usage" in run(capsys)[1]
+
+
+def test_settings_cannot_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1
+
+
+def test_cores_are_those_that_the_process_may_use() -> None:
+    limits = Path("/sys/fs/cgroup/cpu.max")
+    if not hasattr(os, "sched_setaffinity") or (limits.exists() and not limits.read_text().startswith("max")):
+        pytest.skip("no affinity here, or a quota that hides it")
+    everything = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(everything)})
+        assert usable_cores() == 1
+    finally:
+        os.sched_setaffinity(0, everything)
+    assert usable_cores() == len(everything)
