@@ -4,9 +4,58 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
+
+from app.errors import PredictorError
+from training.config import Settings, TrainConfig
+from training.config_file import explain, load_config, nearest
+from training.errors import ConfigError, TrainingError
+
+
+class _Configured(Settings):
+    """A command that takes a configuration: a file, and flags of the same names that override it."""
+
+    model_config = ConfigDict(title="")
+
+    config: Path | None = Field(default=None, description="A YAML file of settings; flags override it")
+
+    def overrides(self) -> dict[str, Any]:
+        """Returns the settings that were given as flags."""
+        given = self.model_dump(exclude_unset=True)
+        return {name: value for name, value in given.items() if name in TrainConfig.model_fields}
+
+    def train_config(self) -> TrainConfig:
+        """Returns the configuration of file and flags together."""
+        return load_config(self.config, self.overrides())
+
+
+class Train(_Configured):
+    """Train, evaluate, report and publish a model."""
+
+    resume: str | None = Field(default=None, description="Go on with a run: its folder, or nothing or `last`")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.run import run_training
+        from training.run_folder import find_run
+
+        if self.resume is None:
+            run_training(self.train_config())
+            return
+        overrides = load_config(self.config, self.overrides() | {"data": "-"}) if self.config else None
+        name = overrides.name if overrides else self.overrides().get("name")
+        run = find_run(self.resume, runs=overrides.runs if overrides else self.runs, name=name)
+        config = run.config()
+        for setting, value in self.overrides().items():
+            if getattr(config, setting) != value:
+                raise ConfigError(
+                    f"{run.path} was begun with {setting}: {getattr(config, setting)}; a run goes on as it began. "
+                    f"Leave out --{setting.replace('_', '-')}, or start a new run."
+                )
+        run_training(config, run)
 
 
 class ImportPretrained(BaseModel):
@@ -32,8 +81,11 @@ class ImportPretrained(BaseModel):
 class Training(BaseSettings):
     """Train, evaluate and publish image classifiers."""
 
-    model_config = SettingsConfigDict(cli_prog_name="python -m training", cli_kebab_case=True)
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m training", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
+    )
 
+    train: CliSubCommand[Train]
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:
@@ -41,9 +93,41 @@ class Training(BaseSettings):
         CliApp.run_subcommand(self)
 
 
-def main() -> None:
+def normalise_arguments(arguments: list[str]) -> list[str]:
+    """Lets flags be written as the settings are, with `_`, and `--resume` without a folder mean the last run."""
+    normalised: list[str] = []
+    for position, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        normalised.append(flag.replace("_", "-") + equals + value if flag.startswith("--") else argument)
+        following = arguments[position + 1 : position + 2]
+        if argument == "--resume" and (not following or following[0].startswith("--")):
+            normalised.append("last")
+    return normalised
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
-    CliApp.run(Training)
+    arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
+    try:
+        CliApp.run(Training, cli_args=arguments, cli_exit_on_error=False)
+    except SettingsError as error:
+        sys.exit(_explain_flags(str(error)))
+    except ValidationError as error:
+        sys.exit(f"Error: {explain(error)}")
+    except (TrainingError, PredictorError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _explain_flags(message: str) -> str:
+    """Adds the nearest valid flag to argparse's sentence about one that it does not know."""
+    _, found, unknown = message.partition("unrecognized arguments: ")
+    if not found:
+        return f"Error: {message}"
+    flags = [word for word in unknown.split() if word.startswith("--")]
+    if not flags:
+        return f"Error: {unknown.split()[0]!r} belongs to no flag; a switch is --flag or --no-flag."
+    flag = flags[0].split("=")[0].removeprefix("--").replace("-", "_")
+    return f"Error: there is no flag --{flag.replace('_', '-')}.{nearest(flag, TrainConfig.model_fields)}"
 
 
 if __name__ == "__main__":
