@@ -10,9 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
 from app.errors import PredictorError
+from training.analysis_commands import Evaluate, Export, Report
 from training.config import Settings, TrainConfig
 from training.config_file import explain, load_config, nearest
 from training.errors import ConfigError, TrainingError
+from training.visualize_commands import Visualize
 
 
 class _Configured(Settings):
@@ -86,6 +88,10 @@ class Training(BaseSettings):
     )
 
     train: CliSubCommand[Train]
+    evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
+    visualize: CliSubCommand[Visualize]
+    export: CliSubCommand[Export]
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:
