@@ -58,10 +58,10 @@ def picture_grid(
     """
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
-    height = side + (0.32 if titles else 0.06)
+    height = side + (0.32 if titles else 0.08)
     with rc_context(_style()):
-        figure = Figure(figsize=(columns * (side + 0.06), rows * height), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02)  # type: ignore[union-attr,call-arg]
+        figure = Figure(figsize=(columns * (side + 0.08), rows * height), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.04, h_pad=0.03)  # type: ignore[union-attr,call-arg]
         grid = figure.subplots(rows, columns, squeeze=False)
         for position, axes in enumerate(grid.flat):
             axes.axis("off")

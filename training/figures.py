@@ -68,7 +68,7 @@ def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fi
 
 def reliability(bins: Sequence[ReliabilityBin]) -> Figure:
     """Draws accuracy against confidence: on the diagonal, 80 % sure means right in 80 % of the cases."""
-    figure, axes = panel(4.4, 4.0)
+    figure, axes = panel(4.8, 4.0)
     axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=(0, (2, 3)), label="perfectly calibrated")
     total = sum(row.image_count for row in bins)
     axes.bar(
@@ -86,13 +86,13 @@ def reliability(bins: Sequence[ReliabilityBin]) -> Figure:
         s=sizes,
         color=ORANGE,
         zorder=3,
-        label="mean confidence (size: images)",
+        label="mean (size: images)",
     )
     axes.set_xlim(0, 102)
     axes.set_ylim(0, 105)
     axes.set_xlabel("confidence, %")
     axes.set_ylabel("accuracy, %")
-    axes.legend(frameon=False, labelcolor=INK, loc="upper left", fontsize=8)
+    figure.legend(frameon=False, labelcolor=INK, loc="outside upper center", ncols=3, fontsize=7.5, columnspacing=1.2)
     return figure
 
 

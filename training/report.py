@@ -48,7 +48,9 @@ def write_report(run: RunFolder) -> Path:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["percent"] = lambda part, digits=1: "-" if part is None else f"{100 * part:.{digits}f} %"
+    environment.filters["percent"] = lambda part, digits=1: (
+        "-" if part is None else f"{100 * part:.{digits}f}\N{NO-BREAK SPACE}%"
+    )
     html = environment.get_template(_TEMPLATE).render(
         run_name=run.path.name,
         config=run.config(),
