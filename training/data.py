@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ class PreparedData:
         scan: of them.
         split: of them.
         warnings: sentences about what will harm the training.
+        stores: those made so far, so that several trainings share the pixels.
     """
 
     settings: DataSettings
@@ -46,6 +47,7 @@ class PreparedData:
     scan: Scan
     split: Split
     warnings: tuple[str, ...]
+    stores: dict[SplitName, PixelStore] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -58,12 +60,17 @@ class PreparedData:
 
     def training_store(self) -> PixelStore:
         """Returns the training split as squares of the full resize size: room for random crops."""
-        side = self.settings.shorter_side
-        return self._store("train", side, self.settings.channels, in_memory=self._fits())
+        if "train" not in self.stores:
+            side = self.settings.shorter_side
+            self.stores["train"] = self._store("train", side, self.settings.channels, in_memory=self._fits())
+        return self.stores["train"]
 
     def validation_store(self) -> PixelStore:
         """Returns the validation split as the network will see it when it serves."""
-        return self._store("val", self.settings.image_size, self.settings.channels, in_memory=self._fits())
+        if "val" not in self.stores:
+            side = self.settings.image_size
+            self.stores["val"] = self._store("val", side, self.settings.channels, in_memory=self._fits())
+        return self.stores["val"]
 
     def evaluation_batches(self, name: SplitName, batch_size: int = 64) -> Iterator[EvaluationBatch]:
         """Yields a split in order, once, as the service would prepare it."""

@@ -149,5 +149,5 @@ def _look(source: Source, index: int, min_shorter_side: int) -> tuple[str, tuple
         return Unreadable(index, source.identifier(index), error.detail)
     except OSError as error:
         return Unreadable(index, source.identifier(index), f"It cannot be read: {error.strerror}.")
-    digest = hashlib.blake2b(repr(image.size).encode() + image.tobytes(), digest_size=16).hexdigest()
-    return digest, image.size
+    size = (image.width, image.height)
+    return hashlib.blake2b(repr(size).encode() + image.pixels.tobytes(), digest_size=16).hexdigest(), size

@@ -6,6 +6,7 @@ name or folder -> open_source -> Source: class names, labels, pixels of each ima
 from __future__ import annotations
 
 import gzip
+import io
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from app.decode import decode
+from app.decode import DecodedImage, decode
 from training.errors import DataError
 
 SplitName = Literal["train", "val", "test"]
@@ -44,7 +45,7 @@ class Source(Protocol):
         """Returns an image as a file's bytes, as a client could send it."""
         ...
 
-    def image(self, index: int, min_shorter_side: int | None = None) -> Image.Image:
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
         """Returns an image as RGB, decoded as the service does.
 
         Raises:
@@ -77,9 +78,9 @@ class FolderSource:
         """Returns the file's bytes."""
         return (self.folder / self.paths[index]).read_bytes()
 
-    def image(self, index: int, min_shorter_side: int | None = None) -> Image.Image:
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
         """Decodes the file with the service's own decoder."""
-        return decode(self.encoded(index), min_shorter_side=min_shorter_side).pixels
+        return decode(self.encoded(index), min_shorter_side=min_shorter_side)
 
     def identifier(self, index: int) -> str:
         """Returns the path below the folder."""
@@ -101,15 +102,14 @@ class ArraySource:
 
     def encoded(self, index: int) -> bytes:
         """Returns the image as PNG."""
-        import io
-
         buffer = io.BytesIO()
         Image.fromarray(self.pixels[index]).save(buffer, format="PNG")
         return buffer.getvalue()
 
-    def image(self, index: int, min_shorter_side: int | None = None) -> Image.Image:
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
         """Returns the pixels: a lossless file of them decodes to the same."""
-        return Image.fromarray(self.pixels[index]).convert("RGB")
+        pixels = Image.fromarray(self.pixels[index]).convert("RGB")
+        return DecodedImage(pixels, "PNG", pixels.width, pixels.height, ())
 
     def identifier(self, index: int) -> str:
         """Returns the image's number."""

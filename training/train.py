@@ -88,7 +88,7 @@ class Trainer:
         self.mix = mixing(config, class_count)
         self.image_count = len(training)
         self.optimiser = accelerator.prepare_optimizer(make_optimiser(config, self.model))
-        self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self._order(0)))
+        self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self.order(0)))
         self.average = make_average(self.model, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
         self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
@@ -112,7 +112,7 @@ class Trainer:
             self._baseline()
         stage: Stage | None = None
         while progress.epoch < self.config.epochs and not progress.stopped_early:
-            stage, network = self._enter(progress.epoch, stage)
+            stage, network = self.enter(progress.epoch, stage)
             started, images_before = time.perf_counter(), progress.running[2]
             self._train_epoch(stage, network)
             seconds = time.perf_counter() - started
@@ -136,7 +136,7 @@ class Trainer:
     def _train_epoch(self, stage: Stage, network: nn.Module) -> None:
         """Trains what is left of an epoch; leaves its sums in `progress.running`."""
         config, progress, device = self.config, self.progress, self.accelerator.device
-        order = self._order(progress.epoch)[progress.step :]
+        order = self.order(progress.epoch)[progress.step :]
         batches = stage.training.batches(order, workers=config.workers, pin_memory=device.type == "cuda")
         set_training_mode(self.model)
         with self.reporter.track(f"Epoch {progress.epoch + 1} of {config.epochs}", len(order)) as advance:
@@ -279,7 +279,7 @@ class Trainer:
                 log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         self._save_last()
 
-    def _enter(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
+    def enter(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
         """Returns how an epoch learns, and its network: compiled and shared among processes as configured."""
         stage = self.stages.at(epoch)
         trainable = (id(stage.network), self.stages.trainable_stages(epoch))
@@ -291,7 +291,8 @@ class Trainer:
             self._trainable = trainable
         return stage, self._network
 
-    def _order(self, epoch: int) -> list[torch.Tensor]:
+    def order(self, epoch: int) -> list[torch.Tensor]:
+        """Returns the positions of each of this process's batches in an epoch."""
         return epoch_order(
             self.image_count,
             batch_size=self.config.batch_size,
