@@ -43,22 +43,23 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> Calibration:
     """Fits the one number that all logits are divided by (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
     It moves no prediction, only how sure they are. It is kept only if the negative log-likelihood on these images gets
-    better. Where every image is classified rightly the likelihood rises without end as the temperature falls to 0,
-    so that such images say nothing about it.
+    better. Where every image is classified rightly, that likelihood rises without end as the temperature falls to 0;
+    targets of (N + 1) / (N + 2) instead of 1 leave the doubt that N images leave (Platt 1999, "Probabilistic outputs
+    for support vector machines", section 2.2).
 
     Args:
         logits: `(N, C)` of the validation split; the test split would flatter itself.
         labels: `(N,)`.
     """
     logits = logits.double()
-    before = _nll(logits, labels, 1.0)
-    if bool((logits.argmax(dim=1) == labels).all()):
-        reason = "not fitted: every validation image is classified rightly, which leaves it undetermined"
-        return Calibration(temperature=1.0, kept=False, reason=reason, val_nll_before=before, val_nll_after=before)
-    bounds = (_MIN_TEMPERATURE, _MAX_TEMPERATURE)
+    image_count, class_count = logits.shape
+    # torch spreads the smoothing over all classes, the label among them.
+    smoothing = class_count / max(class_count - 1, 1) / (image_count + 2)
+    bounds = (1 / _MAX_TEMPERATURE, 1 / _MIN_TEMPERATURE)
     # The loss is convex in 1 / temperature, so that the bounded search finds the one minimum.
-    fit = minimize_scalar(lambda inverse: _nll(logits, labels, 1 / inverse), bounds=(1 / bounds[1], 1 / bounds[0]))
-    temperature, after = 1 / float(fit.x), float(fit.fun)
+    fit = minimize_scalar(lambda inverse: _nll(logits, labels, 1 / inverse, smoothing), bounds=bounds, method="bounded")
+    temperature = 1 / float(fit.x)
+    before, after = _nll(logits, labels, 1.0), _nll(logits, labels, temperature)
     if not after < before:
         reason = "not kept: the validation loss does not get better"
         return Calibration(temperature=1.0, kept=False, reason=reason, val_nll_before=before, val_nll_after=before)
@@ -94,5 +95,5 @@ def reliability_bins(
     return bins
 
 
-def _nll(logits: torch.Tensor, labels: torch.Tensor, temperature: float) -> float:
-    return float(functional.cross_entropy(logits / temperature, labels))
+def _nll(logits: torch.Tensor, labels: torch.Tensor, temperature: float, smoothing: float = 0.0) -> float:
+    return float(functional.cross_entropy(logits / temperature, labels, label_smoothing=smoothing))

@@ -37,10 +37,20 @@ def test_temperature_lowers_the_calibration_error() -> None:
     assert after.accuracy == before.accuracy
 
 
-def test_images_that_are_all_classified_rightly_leave_the_temperature_alone() -> None:
-    calibration = fit_temperature(torch.tensor([[2.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+def test_images_that_are_all_classified_rightly_leave_some_doubt() -> None:
+    labels = torch.arange(20) % 2
+    calibration = fit_temperature(functional.one_hot(labels, 2).float(), labels)
+    confidence = torch.softmax(torch.tensor([1.0, 0.0]) / calibration.temperature, 0)[0]
+    assert calibration.kept
+    assert float(confidence) == pytest.approx(21 / 22, abs=1e-3)
+
+
+def test_temperature_that_does_not_help_is_not_kept() -> None:
+    labels = torch.tensor([0, 0, 1])
+    sure = torch.tensor([[60.0, 0.0], [60.0, 0.0], [0.0, 60.0]])
+    calibration = fit_temperature(sure, labels)
     assert (calibration.temperature, calibration.kept) == (1.0, False)
-    assert "undetermined" in calibration.reason
+    assert calibration.val_nll_after == calibration.val_nll_before
 
 
 def test_reliability_bins_give_the_expected_calibration_error() -> None:
