@@ -62,7 +62,8 @@ def first_feature_maps(runs: Sequence[LayerRun]) -> list[LayerRun]:
     if start is None:
         raise NotDrawableError("The network has no convolution, and so no feature maps to show.")
     later = runs[start + 1 :]
-    activations = [run for run in later if isinstance(run.layer, _ACTIVATIONS) and run.output.ndim == 4]
-    poolings = [run for run in later if isinstance(run.layer, _POOLINGS) and run.output.ndim == 4]
+    maps = [run for run in later if run.output.ndim == 4 and run.output.shape[-1] > 1]  # 1 x 1: pooled globally
+    activations = [run for run in maps if isinstance(run.layer, _ACTIVATIONS)]
+    poolings = [run for run in maps if isinstance(run.layer, _POOLINGS)]
     chosen = {id(run) for run in activations[:1] + poolings[:1]}
-    return [runs[start], *(run for run in later if id(run) in chosen)]
+    return [runs[start], *(run for run in maps if id(run) in chosen)]

@@ -66,5 +66,5 @@ def overlay(image: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
 
     grey = image.float().mean(dim=0, keepdim=True).expand(3, -1, -1).permute(1, 2, 0) / 255
     colours = torch.from_numpy(colormaps["inferno"](heat.numpy())[..., :3]).float()
-    strength = 0.65 * heat.sqrt().unsqueeze(-1)
+    strength = 0.75 * heat.unsqueeze(-1)
     return ((1 - strength) * grey + strength * colours).clamp(0, 1)

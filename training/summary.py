@@ -39,4 +39,5 @@ def _percent(part: float) -> str:
 
 
 def _interval(interval: Interval) -> str:
-    return f"({100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    low, high = interval
+    return f"({100 * low:.1f} to {100 * high:.1f})" if low < high else "(no spread in these images)"
