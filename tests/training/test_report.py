@@ -96,8 +96,8 @@ def test_report_without_mistakes_convolutions_and_epochs_is_whole(
     shutil.copytree(digits_run.path, run.path)
     run.history_file.write_text("")
     predictions = load_predictions(run)
-    none = {"mistakes": predictions.mistakes[:0], "mistake_images": predictions.mistake_images[:0]}
-    save_predictions(replace(predictions, **none), run.path / PREDICTIONS_FILE)
+    mistakes, images = predictions.mistakes[:0], predictions.mistake_images[:0]
+    save_predictions(replace(predictions, mistakes=mistakes, mistake_images=images), run.path / PREDICTIONS_FILE)
     linear = nn.Sequential(nn.Flatten(), nn.Linear(256, 10))
     names = [row.class_name for row in RunEvaluation.read(run).test.classes]
     predictor = Predictor(linear, names, image_size=16, mean=[0.5], std=[0.5])
