@@ -230,7 +230,7 @@ def _contradictions(config: Settings) -> list[str]:
         problems.append("val_fraction and test_fraction leave nothing to train on: their sum must be below 1.")
     if config.resize_size is not None and config.resize_size < config.image_size:
         problems.append(f"resize_size ({config.resize_size}) must be at least image_size ({config.image_size}).")
-    if (config.statistics == "given") != (config.mean is not None and config.std is not None):
+    if len({config.statistics == "given", config.mean is not None, config.std is not None}) > 1:
         problems.append("statistics: given goes with mean and std, all three or none.")
     for values in (config.mean, config.std):
         if values is not None and len(values) != config.channels:

@@ -131,8 +131,8 @@ def _torchvision(config: TrainConfig, name: str, class_count: int, load_pretrain
         _require_rgb(config)
         weights = "DEFAULT" if load_pretrained else None
         model = _downloaded(config.architecture, lambda: models.get_model(name, weights=weights, **options))
-        return replace_head(_without_auxiliary_heads(model), class_count, dropout=0.0)
-    model = _without_auxiliary_heads(models.get_model(name, weights=None, num_classes=class_count, **options))
+        return replace_head(_with_one_output(model), class_count, dropout=0.0)
+    model = _with_one_output(models.get_model(name, weights=None, num_classes=class_count, **options))
     if config.channels != 3:
         _replace_first_convolution(model, config.channels)
     return model
@@ -177,14 +177,26 @@ def _require_rgb(config: TrainConfig) -> None:
         raise ConfigError(f"{config.architecture}'s pretrained weights are for RGB: set channels: 3.")
 
 
-def _without_auxiliary_heads(model: nn.Module) -> nn.Module:
-    """Leaves GoogLeNet and Inception one output; the two more helped before batch normalisation was known."""
-    if hasattr(model, "aux_logits"):
-        setattr(model, "aux_logits", False)  # noqa: B010 (typed as a submodule otherwise)
+class _MainLogits(nn.Module):
+    """GoogLeNet or Inception with one output: scripted, they return all, and the two more are for old optimisers."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
         for name in ("aux1", "aux2", "AuxLogits"):
-            if hasattr(model, name):
-                setattr(model, name, None)
-    return model
+            if hasattr(network, name):
+                setattr(network, name, None)
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.network._forward(self.network._transform_input(x))[0]  # type: ignore[operator]
+        return logits
+
+
+def _with_one_output(model: nn.Module) -> nn.Module:
+    if not hasattr(model, "aux_logits"):
+        return model
+    setattr(model, "aux_logits", False)  # noqa: B010 (typed as a submodule otherwise)
+    return _MainLogits(model)
 
 
 def _replace_first_convolution(model: nn.Module, channels: int) -> None:

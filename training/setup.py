@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs
 
 from training.config import TrainConfig
@@ -38,6 +39,8 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if on_cpu and config.precision == "fp16":
         raise ConfigError("fp16 needs a GPU: set precision: bf16, or float32.")
+    if not torch.distributed.is_initialized():  # a search trains many times in one process, in any precision
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         mixed_precision=_PRECISIONS[config.precision],
         cpu=on_cpu,

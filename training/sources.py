@@ -232,10 +232,11 @@ def torchvision_source(name: str, download_folder: Path) -> ArraySource:
         try:
             subset = getattr(datasets, name)(str(download_folder), train=train, download=True)
         except (OSError, RuntimeError, EOFError, gzip.BadGzipFile, pickle.UnpicklingError) as error:
+            raw = download_folder.resolve() / ("" if name == "CIFAR10" else f"{name}/raw")
             raise DataError(
-                f"{name} cannot be had in {download_folder}: {error}. Connect this machine to the network, or copy the "
-                f"data set's files into {download_folder.resolve()} from a machine that has them; a damaged file must "
-                "be deleted first."
+                f"{name} cannot be had in {download_folder}: {' '.join(str(error).split())}. Connect this machine to "
+                f"the network, or copy the data set's files into {raw} from a machine that has them; a damaged file "
+                "must be deleted first."
             ) from error
         pixels.append(np.asarray(subset.data, dtype=np.uint8))
         labels += [int(label) for label in subset.targets]

@@ -114,7 +114,7 @@ class Trainer:
         while progress.epoch < self.config.epochs and not progress.stopped_early:
             stage, network = self.enter(progress.epoch, stage)
             started, images_before = time.perf_counter(), progress.running[2]
-            self._train_epoch(stage, network)
+            self.train_epoch(stage, network)
             seconds = time.perf_counter() - started
             train_loss, train_accuracy, image_count = self._mean_over_processes(progress.running)
             val_loss, val_accuracy = self._validate(stage)
@@ -133,7 +133,7 @@ class Trainer:
             if on_epoch is not None:
                 on_epoch(metrics)
 
-    def _train_epoch(self, stage: Stage, network: nn.Module) -> None:
+    def train_epoch(self, stage: Stage, network: nn.Module) -> None:
         """Trains what is left of an epoch; leaves its sums in `progress.running`."""
         config, progress, device = self.config, self.progress, self.accelerator.device
         order = self.order(progress.epoch)[progress.step :]
