@@ -51,7 +51,7 @@ class Report(BaseModel):
         from training.run_folder import find_run
         from training.summary import summary
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         print(summary(evaluate_run(run).test))
         print(f"Wrote {write_report(run)}")
 
@@ -75,7 +75,7 @@ class Export(BaseModel):
         from training.publish import publish_run, run_predictor
         from training.run_folder import find_run
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         data = prepare_data(run.config(), run.path)
         predictor = run_predictor(run, checkpoint=self.checkpoint)
         evaluation, _ = evaluate(predictor, data, checkpoint=self.checkpoint)

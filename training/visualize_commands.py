@@ -35,7 +35,7 @@ class Filters(_OfRun):
         from training.run_folder import find_run
         from training.visualize import filter_figure
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         path = (self.output or run.path / "visualize") / "filters.png"
         save_png(filter_figure(run_predictor(run, checkpoint=self.checkpoint)), path)
         print(f"Wrote {path}")
@@ -51,7 +51,7 @@ class Features(_OfImage):
         from training.run_folder import find_run
         from training.visualize import map_figures, read_image
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         predictor = run_predictor(run, checkpoint=self.checkpoint)
         folder = self.output or run.path / "visualize"
         for number, (title, figure) in enumerate(map_figures(predictor, read_image(self.image, predictor)), 1):
@@ -71,7 +71,7 @@ class Layers(_OfRun):
         from training.publish import run_predictor
         from training.run_folder import find_run
 
-        predictor = run_predictor(find_run(self.run, runs=self.runs), checkpoint=self.checkpoint)
+        predictor = run_predictor(find_run(self.run, runs=self.runs, trained=True), checkpoint=self.checkpoint)
         size = predictor.image_size
         layer_runs = run_layers(predictor, torch.zeros(1, 3, size, size, dtype=torch.uint8))
         print(layer_table(layer_runs, sum(parameter.numel() for parameter in predictor.model.parameters())))
@@ -87,7 +87,7 @@ class GradCam(_OfImage):
         from training.run_folder import find_run
         from training.visualize import cam_figure, read_image
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         predictor = run_predictor(run, checkpoint=self.checkpoint)
         path = (self.output or run.path / "visualize") / f"grad-cam-{self.image.stem}.png"
         save_png(cam_figure(predictor, read_image(self.image, predictor).unsqueeze(0)), path)
@@ -107,7 +107,7 @@ class Augmentations(_OfRun):
         from training.run_folder import find_run
         from training.visualize import run_augmentation_figure
 
-        run = find_run(self.run, runs=self.runs)
+        run = find_run(self.run, runs=self.runs, trained=True)
         path = (self.output or run.path / "visualize") / "augmentations.png"
         save_png(run_augmentation_figure(run, images=self.images, versions=self.versions, seed=self.seed), path)
         print(f"Wrote {path}")
