@@ -70,6 +70,9 @@ class Fidelity(_Frozen):
 
     golden_count: int = Field(ge=0)
     max_abs_deviation: float = Field(ge=0, description="Largest |p_scripted - p_eager|, float32 on CPU")
+    onnx_max_abs_deviation: float | None = Field(
+        default=None, ge=0, description="Largest |p_onnx - p_eager| of model.onnx, ONNX Runtime on CPU; None without it"
+    )
 
 
 class FileEntry(_Frozen):

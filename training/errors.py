@@ -25,3 +25,7 @@ class DivergedError(TrainingError):
 
 class ExportError(TrainingError):
     """An exported model does not compute what the eager one does; nothing was published."""
+
+
+class NotDrawableError(TrainingError):
+    """The network has nothing of the kind that was to be drawn."""

@@ -12,10 +12,13 @@ from accelerate.utils import broadcast_object_list
 
 from training.config import TrainConfig
 from training.data import PreparedData, prepare_data
+from training.evaluate import EVALUATION_FILE, PREDICTIONS_FILE, RunEvaluation, evaluate_run
 from training.progress import Reporter
 from training.publish import publish_run
+from training.report import write_report
 from training.run_folder import RunFolder, create_run, read_json, write_json
 from training.setup import make_accelerator
+from training.summary import summary
 from training.tracking import Tracker
 from training.train import Trainer
 
@@ -72,8 +75,14 @@ def tell(data: PreparedData, reporter: Reporter) -> None:
 def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:
     """Does what comes after training, on the main process."""
     config = run.config()
+    evaluated = (run.path / EVALUATION_FILE).is_file() and (run.path / PREDICTIONS_FILE).is_file()
+    evaluation = RunEvaluation.read(run) if evaluated else evaluate_run(run, data)
+    reporter.line(summary(evaluation.test))
+    reporter.line(f"Report: {write_report(run)}")
     if config.publish and not run.published_file.is_file():
-        folder = publish_run(run, data)
+        folder = publish_run(
+            run, data, metrics=evaluation.manifest_metrics(), temperature=evaluation.calibration.temperature
+        )
         write_json(run.published_file, {"folder": str(folder)})
     if run.published_file.is_file():
         reporter.line(f"Published {read_json(run.published_file)['folder']}")

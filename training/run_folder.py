@@ -114,13 +114,14 @@ def create_run(config: TrainConfig) -> RunFolder:
     return run
 
 
-def find_run(which: str, *, runs: Path, name: str | None = None) -> RunFolder:
+def find_run(which: str, *, runs: Path, name: str | None = None, trained: bool = False) -> RunFolder:
     """Returns a run's folder.
 
     Args:
         which: its path, or `last`.
         runs: where runs are.
         name: with `last`: of the model; any if None.
+        trained: with `last`: only runs that have weights; `find-lr` makes runs without.
 
     Raises:
         RunError: there is none.
@@ -132,8 +133,9 @@ def find_run(which: str, *, runs: Path, name: str | None = None) -> RunFolder:
         return run
     found = [RunFolder(path) for path in runs.iterdir()] if runs.is_dir() else []
     found = [run for run in found if run.config_file.is_file() and (name is None or run.config().name == name)]
+    found = [run for run in found if run.best_checkpoint.is_file() or not trained]
     if not found:
-        raise RunError(f"There is no run{f' of {name!r}' if name else ''} in {runs} to resume.")
+        raise RunError(f"There is no run{f' of {name!r}' if name else ''} in {runs}{'' if trained else ' to resume'}.")
     return max(found, key=lambda run: run.config_file.stat().st_mtime_ns)
 
 
