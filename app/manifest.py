@@ -19,7 +19,7 @@ from typing import Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import ArtifactError
+from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
 
 MODEL_FILE = "model.pt"
 MANIFEST_FILE = "manifest.json"
@@ -70,6 +70,9 @@ class Fidelity(_Frozen):
 
     golden_count: int = Field(ge=0)
     max_abs_deviation: float = Field(ge=0, description="Largest |p_scripted - p_eager|, float32 on CPU")
+    onnx_max_abs_deviation: float | None = Field(
+        default=None, ge=0, description="Largest |p_onnx - p_eager| of model.onnx, ONNX Runtime on CPU; None without it"
+    )
 
 
 class FileEntry(_Frozen):

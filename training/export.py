@@ -1,6 +1,7 @@
 """A trained model -> scripted `Predictor`, verified against the eager one -> published in the model store.
 
-Predictor -> golden examples by the eager model -> torch.jit.script -> save -> load again -> compare -> publish
+Predictor -> golden examples by the eager model -> ONNX twin -> compare -> torch.jit.script -> save -> load again ->
+compare -> publish
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from app.manifest import (
     TrainingData,
     publish,
 )
+from training.errors import ExportError
+from training.onnx_twin import ONNX_FILE, missing_onnx_packages, verify_onnx, write_onnx
 from training.predictor import Predictor
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
@@ -36,11 +39,7 @@ warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not
 
 # Scripted and eager run the same kernels; what is left is the order of float32 sums in fused operations.
 MAX_SCRIPTED_DEVIATION = 1e-5
-_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy")
-
-
-class ExportError(Exception):
-    """The scripted model does not compute what the eager one does; nothing was published."""
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ def export(
     name: str,
     golden_images: Sequence[bytes],
     provenance: Provenance,
+    onnx: bool | None = None,
 ) -> Path:
     """Scripts, verifies and publishes a `Predictor` as the next version of `name`.
 
@@ -80,6 +80,7 @@ def export(
         name: the model.
         golden_images: a few encoded images; those of the training's domain test most.
         provenance: where the model comes from.
+        onnx: write the ONNX twin too; by default, where its packages are installed.
 
     Returns:
         the folder of the new version.
@@ -91,19 +92,22 @@ def export(
     """
     if not golden_images:
         raise ValueError("At least one golden image is needed: without one, no service could check the model.")
+    with_onnx = not missing_onnx_packages() if onnx is None else onnx
     predictor = predictor.eval()
     golden = GoldenExamples(examples=tuple(_golden_example(predictor, encoded) for encoded in golden_images))
     scripted = script(predictor)
 
     def write(folder: Path, model_version: int) -> Manifest:
-        deviation = _checked_deviation(scripted, golden)
-        manifest = _manifest(
-            predictor,
-            name,
-            model_version,
-            provenance,
-            Fidelity(golden_count=len(golden.examples), max_abs_deviation=deviation),
+        onnx_deviation = None
+        if with_onnx:
+            write_onnx(predictor, folder / ONNX_FILE)
+            onnx_deviation = verify_onnx(folder / ONNX_FILE, predictor, _prepared(predictor, golden))
+        fidelity = Fidelity(
+            golden_count=len(golden.examples),
+            max_abs_deviation=_checked_deviation(scripted, golden),
+            onnx_max_abs_deviation=onnx_deviation,
         )
+        manifest = _manifest(predictor, name, model_version, provenance, fidelity)
         extra_files = {MANIFEST_FILE: manifest.to_json(), GOLDEN_FILE: golden.model_dump_json()}
         torch.jit.save(scripted, str(folder / MODEL_FILE), _extra_files=extra_files)
         saved = torch.jit.load(str(folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
@@ -132,6 +136,12 @@ def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
         raise ExportError("The model gives NaN for a golden image: has its training diverged? Nothing was published.")
     # Base64Bytes validates what it is given by decoding it; `model_construct` takes the bytes as they are.
     return GoldenExample.model_construct(image=encoded, probabilities=tuple(probabilities.tolist()))
+
+
+def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
+    """Returns the golden images as `classify` takes them, `(N, 3, S, S)`."""
+    pixels = [decode(example.image).to_tensor().unsqueeze(0) for example in golden.examples]
+    return torch.cat([predictor.resize_and_crop(image) for image in pixels])
 
 
 def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:

@@ -53,7 +53,7 @@ def import_efficientnet_lite0(*, store_root: Path, name: str = "imagenet") -> Pa
     Raises:
         ModuleNotFoundError: the extra `pretrained` is not installed.
         WeightsMismatchError: the weights do not fit the architecture; nothing was published.
-        training.export.ExportError: verification failed; nothing was published.
+        training.errors.ExportError: verification failed; nothing was published.
     """
     from torchvision.models import EfficientNet_B0_Weights
 

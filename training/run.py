@@ -1,0 +1,96 @@
+"""A run from its configuration to a published model: each part in turn, each continuing where a kill left it.
+
+config -> run folder -> prepare_data -> Trainer.fit -> evaluate -> report -> export
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+
+from training.config import TrainConfig
+from training.data import PreparedData, prepare_data
+from training.evaluate import EVALUATION_FILE, PREDICTIONS_FILE, RunEvaluation, evaluate_run
+from training.progress import Reporter
+from training.publish import publish_run
+from training.report import write_report
+from training.run_folder import RunFolder, create_run, read_json, write_json
+from training.setup import make_accelerator
+from training.summary import summary
+from training.tracking import Tracker
+from training.train import Trainer
+
+
+def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder:
+    """Trains, evaluates, reports and publishes.
+
+    Args:
+        config: of the run.
+        run: an existing run to go on with; None makes a new one.
+
+    Returns:
+        the run's folder.
+
+    Raises:
+        TrainingError: what went wrong and the way out; the work done is kept in the run's folder.
+    """
+    accelerator = make_accelerator(config)
+    reporter = Reporter(active=accelerator.is_main_process)
+    run = _agree_on_run(config, run, accelerator)
+    reporter.line(f"Run folder: {run.path}")
+    tracker = Tracker(active=config.tracking == "mlflow" and accelerator.is_main_process, reporter=reporter)
+    with accelerator.main_process_first():  # downloads and writes the split once
+        data = prepare_data(config, run.path)
+    tell(data, reporter)
+    tracker.start(config, run)
+    status = "FAILED"
+    try:
+        trainer = Trainer(config, run, data, accelerator, reporter, tracker)
+        trainer.fit()
+        if accelerator.is_main_process:
+            finish_run(run, data, reporter)
+            tracker.log_files(run.path)
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        reporter.line(f"Stopped. Continue with --resume {run.path}")
+        raise
+    finally:
+        tracker.finish(status)
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return run
+
+
+def tell(data: PreparedData, reporter: Reporter) -> None:
+    """Prints what the data are and what is wrong with them."""
+    sizes = ", ".join(f"{len(data.split[name])} {name}" for name in ("train", "val", "test"))
+    reporter.line(f"{data.scan.image_count} images of {len(data.class_names)} classes: {sizes}")
+    for warning in data.warnings:
+        reporter.line(f"Warning: {warning}")
+
+
+def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:
+    """Does what comes after training, on the main process."""
+    config = run.config()
+    evaluated = (run.path / EVALUATION_FILE).is_file() and (run.path / PREDICTIONS_FILE).is_file()
+    evaluation = RunEvaluation.read(run) if evaluated else evaluate_run(run, data)
+    reporter.line(summary(evaluation.test))
+    reporter.line(f"Report: {write_report(run)}")
+    if config.publish and not run.published_file.is_file():
+        folder = publish_run(
+            run, data, metrics=evaluation.manifest_metrics(), temperature=evaluation.calibration.temperature
+        )
+        write_json(run.published_file, {"folder": str(folder)})
+    if run.published_file.is_file():
+        reporter.line(f"Published {read_json(run.published_file)['folder']}")
+
+
+def _agree_on_run(config: TrainConfig, run: RunFolder | None, accelerator: Accelerator) -> RunFolder:
+    """Makes the run's folder on the main process, and tells the others."""
+    if run is None and accelerator.is_main_process:
+        run = create_run(config)
+    shared = broadcast_object_list([str(run.path) if run is not None else None])
+    return RunFolder(Path(shared[0]))

@@ -1,0 +1,154 @@
+"""The small networks, written out for reading: `simple-cnn`, `tiny-net`, `gap-cnn`.
+
+(N, channels, S, S) normalised -> blocks: convolution, pooling -> (N, F) features -> head -> (N, C) logits
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class TinyNet(nn.Module):
+    """One convolution, one pooling, one linear layer: the least that is a convolutional network.
+
+    Args:
+        class_count: C.
+        channels: of the images.
+        image_size: S.
+        width: channels of the convolution.
+    """
+
+    def __init__(self, class_count: int, *, channels: int, image_size: int, width: int = 8) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, width, kernel_size=3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU()
+        self.head = nn.Linear(width * (image_size // 2) ** 2, class_count)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Computes logits `(N, C)` of images `(N, channels, S, S)`."""
+        x = self.relu(self.pool(self.convolution(x)))  # (N, width, S/2, S/2)
+        logits: torch.Tensor = self.head(x.flatten(1))
+        return logits
+
+
+class SimpleCNN(nn.Module):
+    """Blocks of convolution, [batch normalisation,] max pooling, ReLU and dropout; then a multi-layer perceptron.
+
+    ReLU follows the pooling: it gives the same as before it (both keep order), on a quarter of the values.
+
+    Args:
+        class_count: C.
+        channels: of the images.
+        image_size: S.
+        widths: channels of each block; each halves the side, as long as there is one to halve.
+        convolutions_per_block: how many convolutions stand before each pooling.
+        hidden_width: units of the head's hidden layer.
+        batchnorm: normalise after each convolution.
+        dropout: in the head; in blocks, half as much, and of whole channels.
+    """
+
+    def __init__(
+        self,
+        class_count: int,
+        *,
+        channels: int,
+        image_size: int,
+        widths: Sequence[int] = (16, 32, 64),
+        convolutions_per_block: int = 1,
+        hidden_width: int = 128,
+        batchnorm: bool = True,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        blocks = []
+        side = image_size
+        for width in widths:
+            blocks.append(
+                _block(channels, width, convolutions_per_block, batchnorm=batchnorm, pool=side > 1, dropout=dropout / 2)
+            )
+            channels, side = width, max(side // 2, 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Sequential(
+            OrderedDict(
+                flatten=nn.Flatten(),
+                hidden=nn.Linear(channels * side * side, hidden_width),
+                relu=nn.ReLU(),
+                dropout=nn.Dropout(dropout),
+                output=nn.Linear(hidden_width, class_count),
+            )
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Computes logits `(N, C)` of images `(N, channels, S, S)`."""
+        logits: torch.Tensor = self.head(self.blocks(x))
+        return logits
+
+
+class GapCNN(nn.Module):
+    """The blocks of `SimpleCNN`, then the mean over each channel: far fewer weights, and any input size.
+
+    Lin et al. 2013, "Network in Network" (https://arxiv.org/abs/1312.4400).
+
+    Args:
+        class_count: C.
+        channels: of the images.
+        image_size: S; decides how many blocks pool.
+        widths: channels of each block.
+        convolutions_per_block: how many convolutions stand before each pooling.
+        batchnorm: normalise after each convolution.
+        dropout: before the head; in blocks, half as much, and of whole channels.
+    """
+
+    def __init__(
+        self,
+        class_count: int,
+        *,
+        channels: int,
+        image_size: int,
+        widths: Sequence[int] = (16, 32, 64),
+        convolutions_per_block: int = 1,
+        batchnorm: bool = True,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        blocks = []
+        side = image_size
+        for width in widths:
+            blocks.append(
+                _block(channels, width, convolutions_per_block, batchnorm=batchnorm, pool=side > 1, dropout=dropout / 2)
+            )
+            channels, side = width, max(side // 2, 1)
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels, class_count)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Computes logits `(N, C)` of images `(N, channels, S, S)`."""
+        x = self.pool(self.blocks(x)).flatten(1)  # (N, widths[-1])
+        logits: torch.Tensor = self.head(self.dropout(x))
+        return logits
+
+
+def _block(
+    in_channels: int, width: int, convolutions: int, *, batchnorm: bool, pool: bool, dropout: float
+) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for number in range(1, convolutions + 1):
+        # A bias before batch normalisation would be subtracted again.
+        layers[f"convolution{number}"] = nn.Conv2d(in_channels, width, kernel_size=3, padding=1, bias=not batchnorm)
+        if batchnorm:
+            layers[f"batchnorm{number}"] = nn.BatchNorm2d(width)
+        if number < convolutions:
+            layers[f"relu{number}"] = nn.ReLU()
+        in_channels = width
+    if pool:
+        layers["pool"] = nn.MaxPool2d(2)
+    layers["relu"] = nn.ReLU()
+    layers["dropout"] = nn.Dropout2d(dropout)
+    return nn.Sequential(layers)

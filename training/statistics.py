@@ -1,0 +1,44 @@
+"""The mean and standard deviation that pixels are normalised by: of the training split, pretrained, or given.
+
+resized training images -> ChannelStatistics, batch by batch -> mean, std -> loaders, Predictor
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+
+# https://docs.pytorch.org/vision/stable/models.html: what torchvision's and most of timm's weights were trained with.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# A channel that never varies, as in pictures of one colour, must not be divided by zero.
+MIN_STD = 1 / 255
+
+
+class Statistics(NamedTuple):
+    """Of each channel, of values in [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def channel_statistics(batches: Iterable[torch.Tensor]) -> Statistics:
+    """Computes mean and standard deviation over all pixels, holding one batch at a time.
+
+    Sums of integers are exact, so that the order and size of batches do not matter.
+
+    Args:
+        batches: uint8 `(B, C, H, W)`.
+    """
+    count, total, total_of_squares = 0, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
+    for images in batches:
+        values = images.transpose(0, 1).flatten(1).to(torch.int64)  # (C, B * H * W)
+        count += values.shape[1]
+        total = total + values.sum(1)
+        total_of_squares = total_of_squares + (values * values).sum(1)
+    mean = total.double() / count
+    variance = total_of_squares.double() / count - mean**2
+    std = (variance.clamp(min=0).sqrt() / 255).clamp(min=MIN_STD)
+    return Statistics(tuple((mean / 255).tolist()), tuple(std.tolist()))
