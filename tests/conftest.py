@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import skimage.data
@@ -11,6 +12,10 @@ import sklearn.datasets
 import torch
 
 from tests.images import Pixels
+
+# The same examples every time, and no clock: shared machines are slow now and then.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("project")
 
 PHOTO_NAMES = ("cat", "coffee", "rocket", "china", "flower")
 
