@@ -12,14 +12,27 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint format clean
+.PHONY: help serve train train-digits mlflow test lint format clean
 
 help: ## Show this help
-	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [PYTHON=python3]"
+	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 serve: $(VENV)/.serving $(if $(findstring imagenet,$(MODEL)),$(DEFAULT_MODEL)) ## Serve the model on http://localhost:8000
 	@PREDICTOR_MODEL='$(MODEL)' PREDICTOR_MODEL_STORE='$(MODEL_STORE)' exec $(BIN)/python -m app serve --port $(PORT)
+
+train: $(VENV)/.training ## Train on DATA=photos (photos/<class>/*.jpg), test, report and publish as NAME=flowers
+	@test -n '$(DATA)' -a -n '$(NAME)' || { \
+	  echo "Which photos, and what shall the model be called? make train DATA=path/to/photos NAME=flowers"; exit 1; }
+	@$(BIN)/python -m training train --data '$(DATA)' --name '$(NAME)' --store '$(MODEL_STORE)'
+	@echo "Serve it: make serve MODEL=$(NAME)"
+
+train-digits: $(VENV)/.training ## Train on scikit-learn's digits, in about a minute
+	@$(BIN)/python -m training train --config configs/digits.yaml --store '$(MODEL_STORE)'
+	@echo "Serve it: make serve MODEL=digits"
+
+mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http://localhost:5000
+	@exec $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 	@$(BIN)/python -m pytest
@@ -49,8 +62,14 @@ $(VENV)/.serving: pyproject.toml constraints.txt | $(BIN)/python
 	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
 	@touch $@
 
-$(VENV)/.development: $(VENV)/.serving
-	@echo "Installing what training and tests need (once)"
+$(VENV)/.training: $(VENV)/.serving
+	@echo "Installing what training needs (once)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[training]' || { \
+	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
+	@touch $@
+
+$(VENV)/.development: $(VENV)/.training
+	@echo "Installing what tests need (once)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { \
 	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
 	@touch $@
