@@ -72,7 +72,7 @@ def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path) -> None:
         kills += 1
         command = [*MODULE, "train", "--config", str(tmp_path / "config.yaml"), "--resume"]
     assert kills >= 1
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True)
+    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
     (resumed,) = (RunFolder(path) for path in (tmp_path / "killed").iterdir())
     expected = torch.load(whole.last_checkpoint, weights_only=True)
     found = torch.load(resumed.last_checkpoint, weights_only=True)
@@ -87,10 +87,10 @@ def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
     config = digits_config(tmp_path, epochs=3, augmentation="none", dropout=0, batchnorm=False, name="shared")
     alone = run_training(config.model_copy(update={"name": "alone"}))
     save_config(config, tmp_path / "config.yaml")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "-m", "training"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", "-m", "training"]
     outcome = subprocess.run(
         [*launch, "train", "--config", str(tmp_path / "config.yaml")],
-        env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert outcome.returncode == 0, outcome.stderr
     (together,) = (RunFolder(path) for path in config.runs.glob("shared-*"))
