@@ -98,13 +98,14 @@ def export(
     scripted = script(predictor)
 
     def write(folder: Path, model_version: int) -> Manifest:
+        deviation = _checked_deviation(scripted, golden)
         onnx_deviation = None
         if with_onnx:
             write_onnx(predictor, folder / ONNX_FILE)
             onnx_deviation = verify_onnx(folder / ONNX_FILE, predictor, _prepared(predictor, golden))
         fidelity = Fidelity(
             golden_count=len(golden.examples),
-            max_abs_deviation=_checked_deviation(scripted, golden),
+            max_abs_deviation=deviation,
             onnx_max_abs_deviation=onnx_deviation,
         )
         manifest = _manifest(predictor, name, model_version, provenance, fidelity)
