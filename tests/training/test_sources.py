@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import pickle
 import struct
 import tarfile
 import threading
+import warnings
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -121,6 +123,9 @@ def served_folder(tmp_path: Path) -> Iterator[tuple[Path, str]]:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield folder, f"http://127.0.0.1:{server.server_port}"
+        with warnings.catch_warnings():  # torchvision leaves its sockets to the garbage collector
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
         server.shutdown()
         thread.join()
 
@@ -166,7 +171,6 @@ def test_without_network_the_way_out_is_told(idx_set: tuple[str, Path, Path]) ->
         open_source(name, download_folder=downloads)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torchvision leaves its socket to gc
 def test_cifar10_is_downloaded_and_read(
     served_folder: tuple[Path, str], tmp_path: Path, cat: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
