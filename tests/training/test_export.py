@@ -16,6 +16,7 @@ from tests.images import Pixels, encode
 from tests.training.test_predictor import CLASS_NAMES, RGB, Convolutional, predictor
 from training.errors import ExportError
 from training.export import Provenance, export
+from training.onnx_twin import ONNX_FILE
 from training.predictor import Predictor
 
 PROVENANCE = Provenance(
@@ -72,7 +73,7 @@ def test_the_manifest_says_what_was_published(tmp_path: Path, golden_images: lis
     assert manifest.library_versions["torch"] == torch.__version__.partition("+")[0]
     assert manifest.fidelity.golden_count == 2
     assert 0 <= manifest.fidelity.max_abs_deviation <= 1e-5
-    assert manifest.files.keys() == {MODEL_FILE}
+    assert manifest.files.keys() == {MODEL_FILE, ONNX_FILE}
 
 
 def test_the_manifest_inside_is_the_one_outside_but_for_the_files(tmp_path: Path, golden_images: list[bytes]) -> None:
@@ -80,7 +81,7 @@ def test_the_manifest_inside_is_the_one_outside_but_for_the_files(tmp_path: Path
     _, extra_files = _load(folder)
     outside = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     inside = json.loads(extra_files[MANIFEST_FILE])
-    assert outside.pop("files").keys() == {MODEL_FILE}
+    assert outside.pop("files").keys() == {MODEL_FILE, ONNX_FILE}
     assert inside.pop("files") == {}
     assert inside == outside
 
