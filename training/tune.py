@@ -210,7 +210,8 @@ def plot_study(study: optuna.Study, folder: Path) -> list[Path]:
         "slice": plots.plot_slice,
     }
     for name, plot in draw.items():
-        with plt.style.context("default"):
+        with plt.style.context("default"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a study is young, and that these plots are experimental
             try:
                 axes = plot(study)
             except (ValueError, RuntimeError):  # importance needs several trials that differ in value
