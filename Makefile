@@ -1,13 +1,15 @@
 # `make serve` and `make test` do all their own set-up; a second run starts at once.
 
 PYTHON ?= python3
-PORT ?= 8000
-MODEL ?= imagenet
-MODEL_STORE ?= model_store
+PORT ?= $(or $(PREDICTOR_PORT),8000)
+MODEL ?= $(or $(PREDICTOR_MODEL),imagenet)
+MODEL_STORE ?= $(or $(PREDICTOR_MODEL_STORE),model_store)
 
 VENV := .venv
 BIN := $(VENV)/bin
 IMPORTER := .importer
+# Imported if there is no version of it, and to serve only if it is asked for.
+DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint format clean
@@ -16,10 +18,10 @@ help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [PYTHON=python3]"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
-serve: $(VENV)/.serving $(MODEL_STORE)/imagenet/1/manifest.json ## Serve the model on http://localhost:8000
-	@PREDICTOR_MODEL=$(MODEL) PREDICTOR_MODEL_STORE=$(MODEL_STORE) exec $(BIN)/python -m app serve --port $(PORT)
+serve: $(VENV)/.serving $(if $(findstring imagenet,$(MODEL)),$(DEFAULT_MODEL)) ## Serve the model on http://localhost:8000
+	@PREDICTOR_MODEL='$(MODEL)' PREDICTOR_MODEL_STORE='$(MODEL_STORE)' exec $(BIN)/python -m app serve --port $(PORT)
 
-test: lint $(MODEL_STORE)/imagenet/1/manifest.json ## Check the style and the types, and run every test
+test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/.development ## Check the style (ruff) and the types (mypy)

@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve` and `python -m app predict`, or `image-predictor ...` where installed."""
+"""The command line: `python -m app serve`, `predict`, `models`, `prune`; or `image-predictor ...` where installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 from pydantic_settings import CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
 
 from app.errors import PredictorError
-from app.settings import ModelSettings, Settings
+from app.settings import ModelSettings, Settings, StoreSettings
+from app.store import ModelStore
 
 _USAGE = """\
 usage: image-predictor COMMAND [options]
@@ -20,6 +21,8 @@ usage: image-predictor COMMAND [options]
 commands:
   serve     serve models over HTTP
   predict   classify files and folders without a server
+  models    list the published models
+  prune     delete old versions of a model
 
 `image-predictor COMMAND --help` shows a command's options; each is an environment variable too.
 """
@@ -33,7 +36,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         from app.server import serve
 
         _configure_logging(self.log_level)
-        sys.exit(0 if serve(self) else 1)
+        serve(self)
 
 
 class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
@@ -49,11 +52,40 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
         """Runs the command."""
         from app.predict import predict_files
 
-        _configure_logging("error")
+        _configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
 
 
-_COMMANDS: dict[str, type[Serve | Predict]] = {"serve": Serve, "predict": Predict}
+class Models(StoreSettings, cli_prog_name="image-predictor models"):
+    """List the published models."""
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from app.listing import print_models
+
+        print_models(self.model_store)
+
+
+class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
+    """Delete all but the newest versions of a model."""
+
+    name: CliPositionalArg[str] = Field(description="The model")
+    keep: int = Field(ge=1, description="How many versions to keep")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        store = ModelStore(self.model_store)
+        store.resolve(self.name)
+        deleted = store.prune(self.name, keep=self.keep)
+        print(f"Deleted versions: {', '.join(map(str, deleted)) or 'none'}.")
+
+
+_COMMANDS: dict[str, type[Serve | Predict | Models | Prune]] = {
+    "serve": Serve,
+    "predict": Predict,
+    "models": Models,
+    "prune": Prune,
+}
 
 
 def main() -> None:

@@ -14,11 +14,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from PIL import AvifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, GifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
 
 from app.colour import Adjustment, bit_depth_of, to_rgb
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
 from app.formats import FORMATS, ImageFormat, describe_unknown, recognise
+from app.jpeg import MAX_SCANS, has_too_many_scans
 
 __all__ = ["DEFAULT_LIMITS", "DecodedImage", "ImageError", "ImageLimits", "decode"]
 
@@ -122,6 +123,8 @@ def decode(
     with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
         _check_pixels(image, limits)
         width, height = image.size
+        if image_format == "JPEG" and has_too_many_scans(encoded):
+            raise CorruptImageError(f"The JPEG image has more than {MAX_SCANS} scans, which no encoder writes.")
         scale = 1
         if image_format == "JPEG" and min_shorter_side is not None:
             scale = _draft(image, min_shorter_side)
@@ -137,6 +140,8 @@ def decode(
         if turned_while_loading or orientation != 1:
             adjustments.append("exif_orientation")
         rgb = to_rgb(image, bit_depth, adjustments)
+        if isinstance(image, GifImagePlugin.GifImageFile):
+            rgb = _on_white_screen(image, rgb, adjustments)
         if orientation != 1:
             rgb = rgb.transpose(_UPRIGHT[orientation])
         # Asked last, because looking for a second frame moves the file position and may meet damage that is not ours.
@@ -199,6 +204,18 @@ def _draft(image: Image.Image, min_shorter_side: int) -> int:
     if scale > 1:
         image.draft(None, (image.size[0] // scale, image.size[1] // scale))
     return scale
+
+
+def _on_white_screen(gif: GifImagePlugin.GifImageFile, rgb: Image.Image, adjustments: list[Adjustment]) -> Image.Image:
+    """Clears what the first frame leaves free of its screen: Pillow paints it in the palette's first colour."""
+    frame = gif.dispose_extent
+    if frame is None or frame == (0, 0, *rgb.size):
+        return rgb
+    if "alpha_on_white" not in adjustments:
+        adjustments.append("alpha_on_white")
+    screen = Image.new("RGB", rgb.size, "white")
+    screen.paste(rgb.crop(frame), frame)
+    return screen
 
 
 def _orientation(image: Image.Image) -> int:

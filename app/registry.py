@@ -130,10 +130,13 @@ class Registry:
 
         Raises:
             UnknownModelError: it is not one of those that were asked for.
+            NotReadyError: it may be one that is still being loaded.
         """
         named = [slot for slot in self.slots if slot.name == name]
         # Before it is loaded, a slot's version is not known.
         matching = [slot for slot in named if not (version and slot.model) or slot.model.artifact.version == version]
+        if not matching and not self.is_loaded:  # a file tells its name when it is loaded
+            raise NotReadyError("Models are being loaded.", retry_after_s=5)
         if not matching:
             asked = name if version is None else f"{name}/{version}"
             served = ", ".join(f"{model.artifact.name}/{model.artifact.version}" for model in self.served) or "none"

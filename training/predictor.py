@@ -6,6 +6,7 @@ Everything here is scripted: plain tensor operations and TorchScript's subset of
 `from __future__ import annotations`).
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -20,8 +21,8 @@ class Predictor(nn.Module):
 
     Geometry: the shorter side is resized to `resize_size` (bilinear, antialiased), then the central
     `image_size` x `image_size` is cut out: torchvision's `Resize` + `CenterCrop` to the pixel, and on uint8
-    Pillow's `Image.resize(..., BILINEAR, box)` to the bit, which is what the service computes. Only what the crop can
-    see is computed, so that the cost is bounded for any aspect ratio.
+    Pillow's `Image.resize(..., BILINEAR, box)` to the bit, columns before rows, which is what the service computes.
+    Only what the crop can see is computed, so that the cost is bounded for any aspect ratio.
 
     Args:
         model: `(N, channels, S, S)` float32, normalised -> `(N, C)` logits. Put into eval mode.
@@ -61,10 +62,12 @@ class Predictor(nn.Module):
             raise ValueError(f"image_size ({image_size}) must be between 1 and resize_size ({resize_size}).")
         if len(mean) != len(std) or len(mean) not in (1, 3):
             raise ValueError(f"mean and std must both have 1 or 3 values, not {len(mean)} and {len(std)}.")
-        if min(std) <= 0:
-            raise ValueError(f"std must be positive, not {tuple(std)}.")
-        if temperature <= 0:
-            raise ValueError(f"temperature must be positive, not {temperature}.")
+        if not all(math.isfinite(value) for value in mean):
+            raise ValueError(f"mean must be finite, not {tuple(mean)}.")
+        if not all(0 < value < math.inf for value in std):
+            raise ValueError(f"std must be positive and finite, not {tuple(std)}.")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature must be positive and finite, not {temperature}.")
         if not class_names:
             raise ValueError("class_names is empty.")
         self.model = model.eval()

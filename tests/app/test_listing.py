@@ -1,0 +1,66 @@
+"""`image-predictor models` and `prune`: what is in the store, and less of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.__main__ import main
+from app.store import ModelStore
+from tests.app.conftest import export_colours
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(store_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command on the store; returns the exit status and what was printed."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("PREDICTOR_MODEL_STORE", str(store_root))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["image-predictor", *arguments])
+        status = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            status = int(exit_.code or 0)
+        return status, "".join(capsys.readouterr())
+
+    return run
+
+
+def test_models_lists_versions_and_tells_of_damage(run: Run, store_root: Path) -> None:
+    export_colours(store_root)
+    (store_root / "colours" / "1" / "manifest.json").write_text("{}")
+    status, text = run("models")
+
+    assert status == 0
+    rows = [line.split() for line in text.splitlines() if "colours" in line]
+    assert [row[3] for row in rows] == ["2", "1"]
+    assert "mostly-colour" in text
+    assert "is not a valid manifest" in text
+
+
+def test_prune_keeps_the_newest(run: Run, store_root: Path) -> None:
+    for _ in range(3):
+        export_colours(store_root)
+    status, text = run("prune", "colours", "--keep", "2")
+
+    assert status == 0
+    assert "1, 2" in text
+    assert ModelStore(store_root).versions("colours") == [3, 4]
+
+
+def test_prune_refuses_what_makes_no_sense(run: Run, store_root: Path) -> None:
+    assert run("prune", "nobody", "--keep", "1")[0] == 2
+    assert run("prune", "colours", "--keep", "0")[0] == 2
+    assert run("prune", "colours")[0] == 2
+    assert ModelStore(store_root).versions("colours") == [1]
+
+
+def test_empty_store_is_told(run: Run, tmp_path: Path) -> None:
+    assert "no models" in run("models", "--model-store", str(tmp_path / "nothing"))[1]

@@ -1,0 +1,76 @@
+"""The service's resize is the Predictor's, to the bit: this is what lets a golden check be strict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from app.decode import DecodedImage, decode
+from app.resize import resize_and_crop
+from tests.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
+from training.predictor import Predictor
+
+
+def reference(pixels: torch.Tensor, *, resize_size: int, image_size: int) -> torch.Tensor:
+    """`Predictor.resize_and_crop` of one image."""
+    predictor = Predictor(
+        nn.Identity(), ["a"], image_size=image_size, resize_size=resize_size, mean=[0.5] * 3, std=[0.5] * 3
+    )
+    return predictor.resize_and_crop(pixels.unsqueeze(0))[0]
+
+
+def whole(pixels: Pixels) -> DecodedImage:
+    """An image decoded in full."""
+    image = Image.fromarray(pixels)
+    return DecodedImage(image, "PNG", image.width, image.height, ())
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(451, 300), (300, 451), (640, 480), (480, 640), (256, 256), (257, 256), (256, 257), (16, 16), (17, 23),
+     (60_000, 1), (1, 60_000), (1, 1), (2000, 100), (100, 2000), (1001, 999), (601, 403), (403, 601)],
+)  # fmt: skip
+def test_resize_equals_the_predictors_to_the_bit(cat: Pixels, width: int, height: int) -> None:
+    image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
+    crop = resize_and_crop(image, resize_size=256, image_size=224)
+
+    assert torch.equal(crop, reference(image.to_tensor(), resize_size=256, image_size=224))
+
+
+@hypothesis_settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(1, 500),
+    height=st.integers(1, 500),
+    sizes=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    seed=st.integers(0, 9),
+)
+def test_resize_equals_the_predictors_on_any_size(width: int, height: int, sizes: tuple[int, int], seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image_size, resize_size = sorted(sizes)
+    crop = resize_and_crop(whole(noise), resize_size=resize_size, image_size=image_size)
+
+    assert torch.equal(crop, reference(whole(noise).to_tensor(), resize_size=resize_size, image_size=image_size))
+
+
+@pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
+@pytest.mark.parametrize(("width", "height"), [(1203, 901), (901, 1203)])
+def test_reduced_scale_sits_on_the_grid_of_the_full_one(cat: Pixels, width: int, height: int, orientation: int) -> None:
+    """Sizes that no scale divides, any way up: were the window off by half a pixel, edges would differ by far more."""
+    upright = np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.LANCZOS))
+    jpeg = encode(lay_down(upright, orientation), "JPEG", quality=95, subsampling=0, exif=exif(orientation))
+    reduced = decode(jpeg, min_shorter_side=200)
+    assert reduced.scale == 4
+    full = decode(jpeg)
+    crops = [resize_and_crop(image, resize_size=50, image_size=44).float() for image in (reduced, full)]
+    shifted = resize_and_crop(
+        DecodedImage(reduced.pixels, "JPEG", full.width, full.height, (), 4, (0.5, 0.5)), resize_size=50, image_size=44
+    ).float()
+
+    assert (crops[0] - crops[1]).abs().mean() < 0.7
+    assert (crops[0] - crops[1]).abs().mean() < (shifted - crops[1]).abs().mean() / 2

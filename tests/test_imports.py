@@ -1,0 +1,141 @@
+"""Who may import whom (DESIGN, layout): the service never imports `training`, and needs no training library."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+APP = sorted((REPOSITORY / "app").rglob("*.py"))
+TRAINING = sorted((REPOSITORY / "training").rglob("*.py"))
+SHARED = {"app.decode", "app.manifest"}
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(REPOSITORY))
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Returns the full names of the modules that a file imports, anywhere in it."""
+    package = ".".join(path.relative_to(REPOSITORY).parent.parts)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            if module == "app":  # `from app import decode` names a module
+                found |= {f"app.{alias.name}" for alias in node.names}
+            else:
+                found.add(module)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            found |= {ast.literal_eval(argument) for argument in node.args if isinstance(argument, ast.Constant)}
+    return found
+
+
+def top_level(modules: set[str]) -> set[str]:
+    return {module.partition(".")[0] for module in modules}
+
+
+def importable_names(requirements: list[str]) -> set[str]:
+    """Returns what one can import from the distributions that the requirements name."""
+    distributions = {normalised(match[0]) for entry in requirements if (match := re.match(r"[\w.-]+", entry))}
+    return {
+        package
+        for package, owners in distributions_of_packages().items()
+        if distributions & {normalised(owner) for owner in owners}
+    }
+
+
+@cache
+def distributions_of_packages() -> Mapping[str, list[str]]:
+    """Returns who brings which importable name; it reads the metadata of everything that is installed."""
+    return importlib.metadata.packages_distributions()
+
+
+def normalised(distribution: str) -> str:
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, list[str]]:
+    """The requirements in pyproject.toml: `serving`, and every other."""
+    table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    others = [entry for extra in table["optional-dependencies"].values() for entry in extra]
+    return {"serving": table["dependencies"], "others": others}
+
+
+@pytest.mark.parametrize("path", APP, ids=relative)
+def test_the_service_never_imports_training(path: Path) -> None:
+    assert "training" not in top_level(modules_imported_by(path))
+
+
+@pytest.mark.parametrize("path", APP, ids=relative)
+def test_the_service_imports_only_what_it_is_installed_with(path: Path, project: dict[str, list[str]]) -> None:
+    allowed = importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
+    assert top_level(modules_imported_by(path)) <= allowed
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=relative)
+def test_training_shares_only_the_image_and_the_manifest_with_the_service(path: Path) -> None:
+    from_app = {module for module in modules_imported_by(path) if module.partition(".")[0] == "app"}
+    assert from_app <= SHARED
+
+
+@pytest.mark.parametrize("path", [*APP, *TRAINING], ids=relative)
+def test_nothing_imports_the_tests(path: Path) -> None:
+    assert not top_level(modules_imported_by(path)) & {"tests", "pytest"}
+
+
+def test_these_tests_see_imports_of_every_kind(tmp_path: Path) -> None:
+    assert modules_imported_by(REPOSITORY / "training" / "export.py") >= {"app.decode", "app.manifest", "torch"}
+    assert "timm" in modules_imported_by(REPOSITORY / "training" / "import_pretrained.py"), "one inside a function"
+    assert importable_names(["pillow>=11", "python-multipart>=0.0.18"]) >= {"PIL", "python_multipart"}
+
+
+_IMPORT_THE_SERVICE = """
+import pkgutil, sys, threading
+import app
+for module in pkgutil.walk_packages(app.__path__, "app."):
+    if not module.name.endswith("__main__"):
+        __import__(module.name)
+import torch
+assert threading.active_count() == 1, threading.enumerate()
+assert not torch.cuda.is_initialized()
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_training_library(
+    project: dict[str, list[str]], tmp_path: Path
+) -> None:
+    nonsense = {f"PREDICTOR_{name}": "nonsense" for name in ("PORT", "DEVICE", "MAX_PIXELS", "MODEL_STORE")}
+    finished = subprocess.run(
+        [sys.executable, "-c", _IMPORT_THE_SERVICE],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=tmp_path,
+        env=os.environ | nonsense | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert finished.returncode == 0, finished.stderr
+    loaded = set(finished.stdout.split())
+    assert "fastapi" in loaded
+    needed_only_elsewhere = importable_names(project["others"]) - importable_names(project["serving"])
+    assert {"timm", "torchvision", "skimage"} <= needed_only_elsewhere
+    # torch itself looks for these, if they are there.
+    optional_for_torch = {"onnx", "onnxscript", "onnxruntime", "yaml", "scipy", "mypy", "matplotlib", "networkx"}
+    assert loaded & needed_only_elsewhere - optional_for_torch == set()
+    assert "training" not in loaded
+    assert list(tmp_path.iterdir()) == []
