@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ Pruner = Literal["median", "hyperband", "none"]
 _HEARTBEAT_S = 10
 _GRACE_S = 30
 _DATABASE_PATIENCE_S = 60  # SQLite lets one process write at a time
+_OPENING_ATTEMPTS = 3
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 # What the pixels in memory depend on.
 _DATA_SETTINGS = (
@@ -103,16 +105,7 @@ def open_study(search: Search) -> optuna.Study:
     """
     search.folder.mkdir(parents=True, exist_ok=True)
     url = search.storage or f"sqlite:///{search.folder / 'study.db'}"
-    try:
-        storage = RDBStorage(
-            url,
-            engine_kwargs={"connect_args": {"timeout": _DATABASE_PATIENCE_S}} if url.startswith("sqlite") else {},
-            heartbeat_interval=_HEARTBEAT_S,
-            grace_period=_GRACE_S,
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
-        )
-    except Exception as error:  # SQLAlchemy's, and those of any database driver
-        raise ConfigError(f"The study's database {url} cannot be opened: {error}") from error
+    storage = _open_storage(url)
     study = optuna.create_study(
         storage=storage,
         study_name=search.study,
@@ -123,6 +116,24 @@ def open_study(search: Search) -> optuna.Study:
     # A study that goes on must not draw its first trials again, nor two processes the same ones.
     study.sampler = _sampler(search, seed=search.config.seed + len(study.get_trials(deepcopy=False)))
     return study
+
+
+def _open_storage(url: str) -> RDBStorage:
+    for attempt in range(_OPENING_ATTEMPTS):
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": _DATABASE_PATIENCE_S}} if url.startswith("sqlite") else {},
+                heartbeat_interval=_HEARTBEAT_S,
+                grace_period=_GRACE_S,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+            )
+        except Exception as error:  # SQLAlchemy's, and those of any database driver
+            # Where several processes make a new database at once, all but one fail; the next attempt finds it made.
+            if attempt == _OPENING_ATTEMPTS - 1:
+                raise ConfigError(f"The study's database {url} cannot be opened: {error}") from error
+            time.sleep(0.5)
+    raise AssertionError("unreachable")
 
 
 def run_trial(

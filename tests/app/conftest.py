@@ -50,6 +50,7 @@ def export_colours(store_root: Path, name: str = "colours", network: nn.Module |
         name=name,
         golden_images=[colour_image(colour) for colour in COLOURS],
         provenance=Provenance(architecture="mostly-colour", training_data=TrainingData(name="none")),
+        onnx=False,
     )
 
 
