@@ -10,11 +10,14 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from app.engine_choice import Candidate
 from app.errors import InvalidParameterError
+from app.golden import GoldenCheck
 from app.problems import responses
 from app.registry import ServedModel, Slot
 from app.schemas import (
     BatchPrediction,
+    EngineCandidate,
     FailedImage,
     GoldenCheckDescription,
     Health,
@@ -171,7 +174,12 @@ def add_routes(app: FastAPI, service: Service) -> None:
         if slot.model is None:
             return ModelDetails(**dict(description))
         artifact = slot.model.artifact
-        return ModelDetails(**dict(description), class_names=list(artifact.class_names), manifest=artifact.manifest)
+        return ModelDetails(
+            **dict(description),
+            class_names=list(artifact.class_names),
+            engine_candidates=[_describe_candidate(each, slot.model) for each in slot.model.candidates],
+            manifest=artifact.manifest,
+        )
 
     @app.get("/health/live", tags=["health"], summary="Is the process alive?")
     async def live() -> Health:
@@ -233,9 +241,24 @@ def _describe(slot: Slot, *, is_default: bool) -> ModelDescription:
         device=str(model.engine.device),
         engine=model.engine.name,
         precision=model.engine.precision,
-        golden_check=GoldenCheckDescription(
-            example_count=check.example_count, max_abs_deviation=check.max_abs_deviation, bound=check.bound
-        )
-        if check
-        else None,
+        streams=model.streams,
+        golden_check=_describe_check(check),
+    )
+
+
+def _describe_candidate(candidate: Candidate, model: ServedModel) -> EngineCandidate:
+    return EngineCandidate(
+        engine=candidate.engine,
+        chosen=candidate.engine == model.engine.name,
+        images_per_s=candidate.images_per_s and round(candidate.images_per_s, 1),
+        golden_check=_describe_check(candidate.golden_check),
+        rejected_because=candidate.rejected_because,
+    )
+
+
+def _describe_check(check: GoldenCheck | None) -> GoldenCheckDescription | None:
+    if check is None:
+        return None
+    return GoldenCheckDescription(
+        example_count=check.example_count, max_abs_deviation=check.max_abs_deviation, bound=check.bound
     )

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
 
 from app.errors import ArtifactError
-from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, GoldenExample, GoldenExamples, Manifest
+from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE, GoldenExample, GoldenExamples, Manifest
 from app.store import ModelStore, verify_files
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
@@ -37,6 +37,8 @@ class Artifact:
         golden: examples with the probabilities that must come out; empty for a plain TorchScript file.
         image_size: S of `classify`'s input, or None if the model has only `forward`.
         resize_size: the shorter side before the crop, likewise.
+        onnx_twin: the verified file of `classify` as ONNX: `images` uint8 `(N, 3, S, S)` -> `probabilities` `(N, C)`;
+            None if there is none.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Artifact:
     golden: tuple[GoldenExample, ...]
     image_size: int | None
     resize_size: int | None
+    onnx_twin: Path | None = None
 
     @property
     def is_split(self) -> bool:
@@ -102,6 +105,8 @@ def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
         image_size=_int_attribute(module, "image_size") if _has_split(module) else None,
         resize_size=_int_attribute(module, "resize_size") if _has_split(module) else None,
     )
+    if published is not None and artifact.is_split and ONNX_FILE in published.files:
+        artifact = replace(artifact, onnx_twin=path.parent / ONNX_FILE)
     if manifest is not None:
         _check_against_manifest(artifact, manifest, path)
     return artifact

@@ -22,6 +22,8 @@ from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
 
 MODEL_FILE = "model.pt"
+ONNX_FILE = "model.onnx"
+"""The twin of `classify` for faster engines; optional."""
 MANIFEST_FILE = "manifest.json"
 TEMPORARY_PREFIX = ".publishing-"
 GOLDEN_FILE = "golden.json"

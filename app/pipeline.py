@@ -16,10 +16,10 @@ import torch
 from app.artifact import Artifact
 from app.batcher import Batcher
 from app.decode import DecodedImage, ImageLimits, decode
-from app.engine import Probabilities, TorchScriptEngine
+from app.engine import Engine, Probabilities
 from app.errors import DeadlineExceededError
 from app.resize import resize_and_crop
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 
 # How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2, probabilities of
 # EfficientNet-Lite0 moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
@@ -54,6 +54,7 @@ class Pipeline:
         artifact: the model.
         engine: computes it.
         settings: batching and limits.
+        streams: batches computed at once.
         decode_pool: threads that decode; shared by all models.
         max_queue_items: most images that wait for a stream.
     """
@@ -61,9 +62,10 @@ class Pipeline:
     def __init__(
         self,
         artifact: Artifact,
-        engine: TorchScriptEngine,
+        engine: Engine,
         settings: ModelSettings,
         *,
+        streams: int,
         decode_pool: Executor,
         max_queue_items: int,
     ) -> None:
@@ -72,7 +74,7 @@ class Pipeline:
         self._decode_pool = decode_pool
         self._batcher: Batcher[torch.Tensor, Probabilities] = Batcher(
             lambda images: list(engine(images)),
-            streams=settings.streams or (usable_cores() if engine.device.type == "cpu" else 1),
+            streams=streams,
             max_batch_size=settings.max_batch_size,
             max_batch_delay_ms=settings.max_batch_delay_ms,
             max_queue_items=max_queue_items,

@@ -1,6 +1,6 @@
 """The models that serve: load -> verify -> warm up -> ready, each on its own; one that fails is never ready.
 
-reference -> artifact (sha256, structure) -> engine on its device -> pipeline -> warm-up -> golden check -> ServedModel
+reference -> artifact (sha256, structure) -> the engines that pass the golden check -> the fastest -> ServedModel
 """
 
 from __future__ import annotations
@@ -11,37 +11,21 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from app.artifact import Artifact, load_artifact
-from app.decode import DEFAULT_LIMITS
-from app.engine import InferenceError, TorchScriptEngine, resolve_device
-from app.errors import ArtifactError, NotReadyError, PredictorError, UnknownModelError
+from app.engine import Engine, resolve_device
+from app.engine_choice import Candidate, choose_engine
+from app.errors import NotReadyError, PredictorError, UnknownModelError
+from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.metrics import Metrics
 from app.pipeline import Pipeline
 from app.settings import ModelSettings, usable_cores
 from app.store import ModelStore
 
+__all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "ServedModel", "Slot"]
+
 logger = logging.getLogger(__name__)
-
-MAX_GOLDEN_DEVIATION = 1e-3
-"""DESIGN §2: the largest |dp| that the golden check allows in float32."""
-
-
-@dataclass(frozen=True)
-class GoldenCheck:
-    """The outcome of the golden check of a model that passed it.
-
-    Attributes:
-        example_count: golden images compared.
-        max_abs_deviation: largest |p_served - p_reference|.
-        bound: the largest allowed.
-    """
-
-    example_count: int
-    max_abs_deviation: float
-    bound: float = MAX_GOLDEN_DEVIATION
 
 
 @dataclass(frozen=True)
@@ -52,12 +36,16 @@ class ServedModel:
         artifact: what it is.
         engine: what computes it.
         pipeline: the way of an image through it.
+        streams: batches computed at once.
+        candidates: the engines that were considered.
         golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
     """
 
     artifact: Artifact
-    engine: TorchScriptEngine
+    engine: Engine
     pipeline: Pipeline
+    streams: int
+    candidates: tuple[Candidate, ...]
     golden_check: GoldenCheck | None
 
 
@@ -145,7 +133,7 @@ class Registry:
 
     async def load_all(self) -> None:
         """Loads every model, one after the other; failures end up in the slots, and in the log."""
-        torch.set_num_threads(self._settings.threads_per_stream)
+        torch.set_num_threads(1)  # of the threads that are no streams, such as those that decode
         for slot in self.slots:
             started_at = time.monotonic()
             try:
@@ -169,28 +157,24 @@ class Registry:
     async def _load(self, reference: str) -> ServedModel:
         artifact = await asyncio.to_thread(load_artifact, reference, self._store)
         device = resolve_device(self._settings.device)
-        engine = await asyncio.to_thread(TorchScriptEngine, artifact, device)
-        pipeline = Pipeline(
+        choice = await choose_engine(
             artifact,
-            engine,
+            device,
             self._settings,
             decode_pool=self._decode_pool,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
         )
-        try:
-            await asyncio.to_thread(_warm_up, artifact, engine, self._settings.max_batch_size)
-            golden_check = await _check_golden(artifact, pipeline) if artifact.manifest else None
-        except BaseException:
-            await asyncio.to_thread(pipeline.close)
-            raise
-        return ServedModel(artifact, engine, pipeline, golden_check)
+        return ServedModel(
+            artifact, choice.engine, choice.pipeline, choice.streams, choice.candidates, choice.golden_check
+        )
 
     def _announce(self, model: ServedModel, seconds: float) -> None:
         artifact, engine, check = model.artifact, model.engine, model.golden_check
         verdict = f"golden check passed, |dp| <= {check.max_abs_deviation:.1g}" if check else "UNVERIFIED: no manifest"
         logger.info(
-            "Model %s/%s is ready after %.1f s: %d classes, %s on %s, %s",
-            artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.device, verdict,
+            "Model %s/%s is ready after %.1f s: %d classes, %s in %s on %s (%s), %s",
+            artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.precision,
+            engine.device, _compared(model), verdict,
         )  # fmt: skip
         self._metrics.model_info.labels(
             artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
@@ -199,51 +183,8 @@ class Registry:
             self._metrics.golden_deviation.labels(artifact.name, artifact.version).set(check.max_abs_deviation)
 
 
-def _warm_up(artifact: Artifact, engine: TorchScriptEngine, max_batch_size: int) -> None:
-    """Computes a few batches, so that no request pays for what torch does once; and looks at what comes out.
-
-    Raises:
-        ArtifactError: the model fails, or what it gives is not probabilities.
-    """
-    side = artifact.image_size or 224
-    grey = torch.full((3, side, side), 128, dtype=torch.uint8)
-    for batch_size in sorted({1, 2, max_batch_size}):
-        for _ in range(3):  # TorchScript profiles the first two runs and compiles in the third
-            try:
-                probabilities = engine([grey] * batch_size)
-            except (InferenceError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[-1]
-                raise ArtifactError(f"The model fails on a plain grey image of {side} x {side}: {reason}") from error
-    sums = probabilities.sum(axis=1)
-    if probabilities.min() < 0 or not np.allclose(sums, 1, atol=1e-3):
-        raise ArtifactError(
-            f"The model's output is not probabilities (a row sums to {sums[0]:.4g}): end its forward with a softmax."
-        )
-
-
-async def _check_golden(artifact: Artifact, pipeline: Pipeline) -> GoldenCheck:
-    """Classifies the golden images through the very path that requests take, all at once, and compares.
-
-    Raises:
-        ArtifactError: the top class differs, or a probability by more than the bound.
-    """
-    deadline = time.monotonic() + 60
-    classifications = await asyncio.gather(
-        # Formats that are switched off for requests do not matter here.
-        *(pipeline.classify(example.image, deadline=deadline, limits=DEFAULT_LIMITS) for example in artifact.golden)
-    )
-    deviations = []
-    for number, (example, classification) in enumerate(zip(artifact.golden, classifications, strict=True)):
-        expected, got = np.array(example.probabilities, dtype=np.float32), classification.probabilities
-        if expected.shape != got.shape:
-            raise ArtifactError(f"Golden image {number} has {len(expected)} probabilities, the model {len(got)}.")
-        if expected.argmax() != got.argmax():
-            promised, given = (artifact.class_names[int(p.argmax())] for p in (expected, got))
-            raise ArtifactError(f"The golden check failed: image {number} is {given!r} here, not {promised!r}.")
-        deviations.append(float(np.abs(expected - got).max()))
-    if max(deviations) > MAX_GOLDEN_DEVIATION:
-        raise ArtifactError(
-            f"The golden check failed: a probability deviates by {max(deviations):.2g}, "
-            f"more than the {MAX_GOLDEN_DEVIATION:g} allowed."
-        )
-    return GoldenCheck(len(deviations), max(deviations))
+def _compared(model: ServedModel) -> str:
+    """Returns what was measured, if there was a choice."""
+    streams = f"{model.streams} stream{'s' if model.streams > 1 else ''}"
+    rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
+    return f"{streams}; images/s: {', '.join(rates)}" if rates else streams

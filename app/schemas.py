@@ -82,6 +82,18 @@ class GoldenCheckDescription(_Schema):
     bound: float
 
 
+class EngineCandidate(_Schema):
+    """An engine that was considered when the model was loaded."""
+
+    engine: str = Field(examples=["openvino"])
+    chosen: bool
+    images_per_s: float | None = Field(
+        default=None, description="Measured at load, all streams busy; none where there was no choice"
+    )
+    golden_check: GoldenCheckDescription | None = None
+    rejected_because: str | None = Field(default=None, description="Why it was left out")
+
+
 class ModelDescription(_Schema):
     """A model that was asked for, and how it is served."""
 
@@ -96,6 +108,7 @@ class ModelDescription(_Schema):
     device: str | None = None
     engine: str | None = None
     precision: str | None = None
+    streams: int | None = Field(default=None, description="Batches computed at once")
     golden_check: GoldenCheckDescription | None = None
 
 
@@ -103,6 +116,7 @@ class ModelDetails(ModelDescription):
     """Everything that is known about a model."""
 
     class_names: list[str] | None = None
+    engine_candidates: list[EngineCandidate] | None = None
     manifest: Manifest | None = None
 
 

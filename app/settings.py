@@ -41,6 +41,12 @@ class ModelSettings(StoreSettings):
         "The first one answers /predict",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    engine: Literal["auto", "torchscript", "openvino"] = Field(
+        default="auto", description="What computes: auto takes the fastest that passes the golden check"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Of the computation; bfloat16 is faster where the CPU has it, and less exact"
+    )
     streams: int = Field(
         default=0,
         ge=0,

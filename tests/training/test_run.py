@@ -36,15 +36,10 @@ def test_training_ends_in_a_published_model_that_predicts_as_the_run_does(tmp_pa
     assert manifest.seeds == {"run": 0}
     published = torch.jit.load(str(folder / "model.pt"))  # type: ignore[no-untyped-call]
     images = torch.randint(0, 256, (3, 3, 20, 31), dtype=torch.uint8)
-<<<<<<< HEAD
-    expected = run_predictor(run, temperature=manifest.preprocessing.temperature)
-    torch.testing.assert_close(published(images), expected(images), rtol=1e-4, atol=1e-5)
-=======
     temperature = RunEvaluation.read(run).calibration.temperature
     torch.testing.assert_close(
         published(images), run_predictor(run, temperature=temperature)(images), rtol=1e-4, atol=1e-5
     )
->>>>>>> training
     environment = read_json(run.environment_file)
     assert environment["seed"] == 0
     assert environment["threads"] == 1

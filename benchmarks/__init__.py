@@ -1,0 +1,1 @@
+"""Our server and others, measured side by side in one run."""

@@ -1,0 +1,207 @@
+"""Choosing an engine: what passes the golden check may serve, the fastest does, and all is told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from starlette.testclient import TestClient
+from torch import nn
+
+from app.engine import Probabilities, TorchScriptEngine, halving_when_out_of_memory
+from app.engine_choice import measure
+from tests.app.conftest import COLOURS, MostlyColour, StartApp, colour_image, export_colours
+from tests.twins import add_twin, list_twin
+from training.predictor import Predictor
+
+ENGINES = ("torchscript", "openvino")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.onnx
+
+
+class SharperColour(nn.Module):
+    """A network that `MostlyColour`'s golden examples find out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3)) * 3
+
+
+def colour_predictor(network: nn.Module) -> Predictor:
+    return Predictor(network, list(COLOURS), image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3)
+
+
+@pytest.fixture(scope="module")
+def twin_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `colours/1` and its twin."""
+    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
+    root = tmp_path_factory.mktemp("twin")
+    add_twin(export_colours(root), colour_predictor(MostlyColour()))
+    return root
+
+
+@pytest.fixture
+def damaged_store(twin_store: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(twin_store, tmp_path / "store"))
+
+
+def candidates(client: TestClient) -> dict[str, dict[str, object]]:
+    """Returns what is told of each engine that was considered."""
+    return {each["engine"]: each for each in client.get("/models/colours").json()["engine_candidates"]}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine_that_is_asked_for_serves(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    client = start_app(model_store=twin_store, engine=engine)
+
+    assert client.get("/models/colours").json()["engine"] == engine
+    assert list(candidates(client)) == [engine]
+    for colour in COLOURS:
+        answer = client.post("/predict", content=colour_image(colour)).json()
+        assert answer["predictions"][0]["class_name"] == colour
+
+
+def test_auto_measures_both_and_tells_what_it_found(start_app: StartApp, twin_store: Path) -> None:
+    client = start_app(model_store=twin_store)
+    found = candidates(client)
+
+    assert tuple(found) == ENGINES
+    assert [each["chosen"] for each in found.values()].count(True) == 1
+    for each in found.values():
+        assert each["images_per_s"] > 0  # type: ignore[operator]
+        check = each["golden_check"]
+        assert isinstance(check, dict)
+        assert check["max_abs_deviation"] <= check["bound"] == 1e-3
+
+
+def test_model_without_a_twin_has_torchscript(client: TestClient) -> None:
+    found = candidates(client)
+
+    assert list(found) == ["torchscript"]
+    assert found["torchscript"]["images_per_s"] is None
+
+
+def other_network(twin: Path) -> None:
+    """The twin of another model, with a hash that fits."""
+    add_twin(twin.parent, colour_predictor(SharperColour()))
+
+
+def not_onnx(twin: Path) -> None:
+    """No ONNX at all, with a hash that fits."""
+    twin.write_bytes(b"nonsense")
+    list_twin(twin.parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(other_network, "golden check failed"), (not_onnx, "OpenVINO cannot use")]
+)
+def test_twin_that_does_not_prove_itself_is_left_out_and_says_why(
+    start_app: StartApp, damaged_store: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(damaged_store / "colours" / "1" / "model.onnx")
+
+    client = start_app(model_store=damaged_store)
+    assert client.get("/models/colours").json()["engine"] == "torchscript"
+    assert reason in str(candidates(client)["openvino"]["rejected_because"])
+
+    unready = start_app(model_store=damaged_store, engine="openvino").get("/health/ready")
+    assert unready.status_code == 503
+    assert reason in unready.json()["detail"]
+
+
+def test_twin_with_another_hash_is_never_read(start_app: StartApp, damaged_store: Path) -> None:
+    (damaged_store / "colours" / "1" / "model.onnx").write_bytes(b"nonsense")
+    unready = start_app(model_store=damaged_store).get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "not the file that was published" in unready.json()["detail"]
+
+
+def test_asking_for_a_twin_that_is_not_there_says_so(start_app: StartApp) -> None:
+    unready = start_app(engine="openvino").get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "no verified model.onnx" in unready.json()["detail"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reduced_precision_has_its_own_bound(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    description = start_app(model_store=twin_store, engine=engine, precision="bfloat16").get("/models/colours").json()
+    if engine == "openvino" and description["state"] == "failed":
+        pytest.skip(description["reason"])
+
+    assert description["precision"] == "bfloat16"
+    assert description["golden_check"]["bound"] == 0.1
+
+
+def test_importing_openvino_does_not_import_its_telemetry() -> None:
+    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
+    code = """
+import sys, threading
+from app.openvino_engine import _import_openvino
+assert "openvino" not in sys.modules
+_import_openvino()
+assert "openvino" in sys.modules
+assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
+assert threading.active_count() == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class FakeEngine:
+    """Gives one class, and counts its images."""
+
+    name = "fake"
+    precision = "float32"
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.batch_sizes: list[int] = []
+
+    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
+        self.batch_sizes.append(len(images))
+        return np.ones((len(images), 1), dtype=np.float32)
+
+
+def test_measurement_keeps_to_the_largest_batch() -> None:
+    engine = FakeEngine()
+    rates = measure({"fake": engine}, torch.zeros(3, 4, 4), streams=1, max_batch_size=1, round_s=0)  # type: ignore[dict-item]
+
+    assert set(engine.batch_sizes) == {1}
+    assert rates["fake"] > 0
+
+
+def test_batch_that_does_not_fit_into_memory_is_computed_in_halves() -> None:
+    sizes = []
+
+    def classify(images: Sequence[torch.Tensor]) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return torch.stack(list(images))
+
+    images = [torch.tensor([float(number)]) for number in range(7)]
+
+    assert halving_when_out_of_memory(classify, images).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        halving_when_out_of_memory(lambda _: classify([images[0]] * 3), images[:1])
+
+
+def test_engine_computes_with_the_threads_it_was_given(colours_store: Path) -> None:
+    from app.artifact import load_artifact
+    from app.store import ModelStore
+
+    artifact = load_artifact("colours", ModelStore(colours_store))
+    before = torch.get_num_threads()
+    try:
+        TorchScriptEngine(artifact, torch.device("cpu"), threads=2)([torch.zeros(3, 16, 16, dtype=torch.uint8)])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
