@@ -17,6 +17,7 @@ import torch
 from app.manifest import Manifest
 from tests.training.folders import digits_config
 from training.config_file import save_config
+from training.evaluate import RunEvaluation
 from training.publish import run_predictor
 from training.run import run_training
 from training.run_folder import RunFolder, read_json
