@@ -88,6 +88,7 @@ class Tune(_Configured):
     study: str = Field(default="study", pattern=MODEL_NAME_PATTERN, description="Its name")
     storage: str | None = Field(default=None, description="URL of its database; by default SQLite in its folder")
     processes: int = Field(default=1, ge=1, description="How many work on it at once here")
+    worker: int = Field(default=0, ge=0, description="On other machines: another number each, to try other values")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -95,9 +96,18 @@ class Tune(_Configured):
         from training.tune import Search, run_processes, tune
 
         config = self.train_config()
-        search = Search(config, load_space(self.space), self.method, self.pruner, self.trials, self.study, self.storage)
+        search = Search(
+            config,
+            load_space(self.space),
+            method=self.method,
+            pruner=self.pruner,
+            trials=self.trials,
+            study=self.study,
+            storage=self.storage,
+            worker=self.worker,
+        )
         if self.processes > 1:
-            run_processes([*sys.argv[1:], "--processes", "1"], self.processes)
+            run_processes(sys.argv[1:], self.processes)
         tune(search)
 
 

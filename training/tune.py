@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
@@ -37,7 +38,9 @@ Pruner = Literal["median", "hyperband", "none"]
 _HEARTBEAT_S = 10
 _GRACE_S = 30
 _DATABASE_PATIENCE_S = 60  # SQLite lets one process write at a time
-_OPENING_ATTEMPTS = 3
+# Processes that start at once all make the tables; those that come second fail, and find them made.
+_OPENING_ATTEMPTS = 4
+_OPENING_PAUSE_S = 0.3
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 # What the pixels in memory depend on.
 _DATA_SETTINGS = (
@@ -58,6 +61,7 @@ class Search:
         trials: how many the study shall have in all.
         study: its name.
         storage: URL of its database; None: an SQLite file in the study's folder.
+        worker: a number for this process, so that several that start at once do not try the same values.
     """
 
     config: TrainConfig
@@ -67,6 +71,7 @@ class Search:
     trials: int = 20
     study: str = "study"
     storage: str | None = None
+    worker: int = 0
 
     @property
     def folder(self) -> Path:
@@ -104,8 +109,7 @@ def open_study(search: Search) -> optuna.Study:
         ConfigError: the storage cannot be opened.
     """
     search.folder.mkdir(parents=True, exist_ok=True)
-    url = search.storage or f"sqlite:///{search.folder / 'study.db'}"
-    storage = _open_storage(url)
+    storage = _open_storage(search.storage or f"sqlite:///{search.folder / 'study.db'}")
     study = optuna.create_study(
         storage=storage,
         study_name=search.study,
@@ -114,12 +118,13 @@ def open_study(search: Search) -> optuna.Study:
         pruner=_pruner(search.pruner),
     )
     # A study that goes on must not draw its first trials again, nor two processes the same ones.
-    study.sampler = _sampler(search, seed=search.config.seed + len(study.get_trials(deepcopy=False)))
+    place = (search.config.seed, len(study.get_trials(deepcopy=False)), search.worker)
+    study.sampler = _sampler(search, seed=int(np.random.SeedSequence(place).generate_state(1)[0]))
     return study
 
 
 def _open_storage(url: str) -> RDBStorage:
-    for attempt in range(_OPENING_ATTEMPTS):
+    for attempt in range(1, _OPENING_ATTEMPTS + 1):
         try:
             return RDBStorage(
                 url,
@@ -129,10 +134,9 @@ def _open_storage(url: str) -> RDBStorage:
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
         except Exception as error:  # SQLAlchemy's, and those of any database driver
-            # Where several processes make a new database at once, all but one fail; the next attempt finds it made.
-            if attempt == _OPENING_ATTEMPTS - 1:
+            if attempt == _OPENING_ATTEMPTS:
                 raise ConfigError(f"The study's database {url} cannot be opened: {error}") from error
-            time.sleep(0.5)
+            time.sleep(attempt * _OPENING_PAUSE_S)
     raise AssertionError("unreachable")
 
 
@@ -245,7 +249,10 @@ def run_processes(command: Sequence[str], count: int) -> None:
     Raises:
         ConfigError: one of them failed; it has said why.
     """
-    processes = [subprocess.Popen([sys.executable, "-m", "training", *command]) for _ in range(count)]
+    processes = [
+        subprocess.Popen([sys.executable, "-m", "training", *command, "--processes", "1", "--worker", str(worker)])
+        for worker in range(count)
+    ]
     if any([process.wait() for process in processes]):
         raise ConfigError("A process of the search failed; the study keeps what was done: start it again to go on.")
 

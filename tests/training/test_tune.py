@@ -69,12 +69,12 @@ def test_study_goes_on_and_a_trial_whose_process_died_is_tried_again(
     tmp_path: Path, space_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.tune._HEARTBEAT_S", 1)
-    monkeypatch.setattr("training.tune._GRACE_S", 1)
+    monkeypatch.setattr("training.tune._GRACE_S", 6)  # a busy machine may hold a live heartbeat up
     search = Search(digits_config(tmp_path, epochs=1), load_space(space_file), method="random", trials=2, study="s")
     tune(search)
     script = (
         "import os, pathlib, training.tune as t, tests.training.folders as f, training.search_space as s\n"
-        f"t._HEARTBEAT_S = t._GRACE_S = 1\n"
+        "t._HEARTBEAT_S, t._GRACE_S = 1, 6\n"
         f"config = f.digits_config(pathlib.Path({str(tmp_path)!r}), epochs=1)\n"
         f"search = t.Search(config, s.load_space(pathlib.Path({str(space_file)!r})), study='s')\n"
         "def die(search, trial, *rest):\n"
@@ -97,12 +97,12 @@ def test_study_goes_on_and_a_trial_whose_process_died_is_tried_again(
 def test_two_processes_share_a_study(tmp_path: Path, space_file: Path) -> None:
     save_config(digits_config(tmp_path, epochs=1), tmp_path / "config.yaml")
     command = [sys.executable, "-m", "training", "tune", "--config", str(tmp_path / "config.yaml"), "--study", "both",
-               "--space", str(space_file), "--trials", "6", "--processes", "2", "--method", "random"]  # fmt: skip
+               "--space", str(space_file), "--trials", "4", "--processes", "2", "--method", "random"]  # fmt: skip
     outcome = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=200, check=False)
     assert outcome.returncode == 0, outcome.stderr
     study = optuna.load_study(study_name="both", storage=f"sqlite:///{tmp_path}/runs/both/study.db")
     done = study.get_trials(states=(TrialState.COMPLETE, TrialState.PRUNED))
-    assert 6 <= len(done) <= 7  # both may be at their last one
+    assert 4 <= len(done) <= 5  # both may be at their last one
     assert len({str(trial.params) for trial in done}) == len(done)
     assert "best.yaml" in outcome.stderr
 
@@ -116,6 +116,15 @@ def test_impossible_and_diverging_trials_are_given_up_not_fatal(tmp_path: Path) 
     states = [trial.state for trial in study.trials]
     assert states.count(TrialState.PRUNED) == 3
     assert study.best_params == {"schedule": "constant", "learning_rate": 0.01}
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage")  # nothing is trained here
+def test_processes_that_start_at_once_try_different_values(tmp_path: Path, space_file: Path) -> None:
+    config, space = digits_config(tmp_path), load_space(space_file)
+    studies = [open_study(Search(config, space, method="random", worker=worker)) for worker in (0, 1)]
+    first, second = (study.ask().suggest_float("learning_rate", 0, 1) for study in studies)
+    assert first != second
 
 
 @pytest.mark.parametrize(
