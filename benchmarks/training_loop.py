@@ -5,7 +5,7 @@ mirrored halves, batches of 64, Adam. The ordinary recipe is what courses teach:
 transforms on each sample in a DataLoader with two workers, the default memory layout. Both train the same network from
 the same weights. Epochs alternate, so that what else the machine does falls on both.
 
-    python benchmarks/training_loop.py
+    python -m benchmarks.training_loop
 """
 
 from __future__ import annotations
