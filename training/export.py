@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -21,6 +20,7 @@ from app.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
     MODEL_FILE,
+    ONNX_FILE,
     Architecture,
     Fidelity,
     GoldenExample,
@@ -31,8 +31,9 @@ from app.manifest import (
     publish,
 )
 from training.errors import ExportError
-from training.onnx_twin import ONNX_FILE, missing_onnx_packages, verify_onnx, write_onnx
+from training.onnx_twin import missing_onnx_packages, verify_onnx, write_onnx
 from training.predictor import Predictor
+from training.versions import installed_versions
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
@@ -184,16 +185,6 @@ def _manifest(
         source=provenance.source,
         metrics=dict(provenance.metrics),
         seeds=dict(provenance.seeds),
-        library_versions={"python": platform.python_version(), **_installed(_LIBRARIES)},
+        library_versions={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
         fidelity=fidelity,
     )
-
-
-def _installed(names: Sequence[str]) -> dict[str, str]:
-    versions = {}
-    for name in names:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions

@@ -23,7 +23,6 @@ from torch import nn
 from training.errors import ExportError
 from training.predictor import Predictor
 
-ONNX_FILE = "model.onnx"
 ONNX_INPUT = "images"
 ONNX_OUTPUT = "probabilities"
 # Other kernels add up in another order; the service's own bound for float32.

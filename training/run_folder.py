@@ -14,7 +14,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import torch
 from training.config import TrainConfig
 from training.config_file import load_config, save_config
 from training.errors import RunError
+from training.versions import installed_versions
 
 _LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "scikit-learn", "optuna", "mlflow")
 
@@ -144,7 +144,7 @@ def environment(config: TrainConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "libraries": _installed_versions(),
+        "libraries": installed_versions(_LIBRARIES),
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "threads": torch.get_num_threads(),
@@ -163,16 +163,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """Reads a JSON object."""
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
-
-
-def _installed_versions() -> dict[str, str]:
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
 
 
 def _git_commit() -> str | None:

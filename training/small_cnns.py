@@ -65,14 +65,9 @@ class SimpleCNN(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        blocks = []
-        side = image_size
-        for width in widths:
-            blocks.append(
-                _block(channels, width, convolutions_per_block, batchnorm=batchnorm, pool=side > 1, dropout=dropout / 2)
-            )
-            channels, side = width, max(side // 2, 1)
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, channels, side = _pooling_blocks(
+            channels, image_size, widths, convolutions_per_block, batchnorm=batchnorm, dropout=dropout / 2
+        )
         self.head = nn.Sequential(
             OrderedDict(
                 flatten=nn.Flatten(),
@@ -116,14 +111,9 @@ class GapCNN(nn.Module):
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
-        blocks = []
-        side = image_size
-        for width in widths:
-            blocks.append(
-                _block(channels, width, convolutions_per_block, batchnorm=batchnorm, pool=side > 1, dropout=dropout / 2)
-            )
-            channels, side = width, max(side // 2, 1)
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks, channels, _ = _pooling_blocks(
+            channels, image_size, widths, convolutions_per_block, batchnorm=batchnorm, dropout=dropout / 2
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, class_count)
@@ -133,6 +123,17 @@ class GapCNN(nn.Module):
         x = self.pool(self.blocks(x)).flatten(1)  # (N, widths[-1])
         logits: torch.Tensor = self.head(self.dropout(x))
         return logits
+
+
+def _pooling_blocks(
+    channels: int, side: int, widths: Sequence[int], convolutions: int, *, batchnorm: bool, dropout: float
+) -> tuple[nn.Sequential, int, int]:
+    """Returns a block for each width, each halving the side while it can, and the channels and side that come out."""
+    blocks = []
+    for width in widths:
+        blocks.append(_block(channels, width, convolutions, batchnorm=batchnorm, pool=side > 1, dropout=dropout))
+        channels, side = width, max(side // 2, 1)
+    return nn.Sequential(*blocks), channels, side
 
 
 def _block(

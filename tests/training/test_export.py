@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from app.decode import decode
-from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, GoldenExamples, Manifest, TrainingData
+from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE, GoldenExamples, Manifest, TrainingData
 from app.store import ModelStore, verify_files
 from tests.images import Pixels, encode
 from tests.training.test_predictor import CLASS_NAMES, RGB, Convolutional, predictor
 from training.errors import ExportError
 from training.export import Provenance, export
-from training.onnx_twin import ONNX_FILE
 from training.predictor import Predictor
 
 PROVENANCE = Provenance(

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 import training.export as export_module
-from app.manifest import MANIFEST_FILE, Manifest, TrainingData, hash_file, published_versions
+from app.manifest import MANIFEST_FILE, ONNX_FILE, Manifest, TrainingData, hash_file, published_versions
 from training.errors import ExportError
 from training.export import Provenance, export
 from training.import_pretrained import GOLDEN_FOLDER
-from training.onnx_twin import ONNX_FILE, write_onnx
+from training.onnx_twin import write_onnx
 from training.predictor import Predictor
 
 PROVENANCE = Provenance(architecture="tiny", training_data=TrainingData(name="photos"), seeds={"training": 3})

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from app.manifest import ONNX_FILE
 from training.errors import ExportError
-from training.onnx_twin import ONNX_FILE, verify_onnx, write_onnx
+from training.onnx_twin import verify_onnx, write_onnx
 from training.predictor import Predictor
 
 NAMES = ["ant", "bee", "cat"]
