@@ -71,7 +71,8 @@ def normalised(distribution: str) -> str:
 def project() -> dict[str, list[str]]:
     """The requirements in pyproject.toml: `serving`, and every other."""
     table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    others = [entry for extra in table["optional-dependencies"].values() for entry in extra]
+    extras = [entry for extra in table["optional-dependencies"].values() for entry in extra]
+    others = [entry for entry in extras if not entry.startswith(f"{table['name']}[")]  # an extra may name another one
     return {"serving": table["dependencies"], "others": others}
 
 
