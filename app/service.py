@@ -20,6 +20,7 @@ from app.metrics import Metrics
 from app.pipeline import Classification
 from app.problems import problem_details
 from app.registry import Registry, ServedModel
+from app.runtime import Runtime
 from app.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
 from app.settings import Settings
 
@@ -57,11 +58,13 @@ class Service:
     """The parts that requests share.
 
     Args:
-        settings: of the whole service.
+        settings: of this process.
+        runtime: its place among several workers; None if it is the only process.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
         self.settings = settings
+        self.runtime = runtime
         self.metrics = Metrics()
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
         self.phase = Phase.SERVING
