@@ -76,6 +76,8 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._idle_streams = 0
         self._closed = False
+        self._running_since: dict[int, float] = {}  # by thread
+        self._failures_in_a_row = 0
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -86,6 +88,17 @@ class Batcher(Generic[Item, Result]):
     def depth(self) -> int:
         """How many items wait for a stream."""
         return len(self._queue)
+
+    @property
+    def longest_running_s(self) -> float:
+        """Seconds since the start of the oldest batch that is being computed; 0 if none is."""
+        started_at = min(list(self._running_since.values()), default=None)
+        return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many items have failed, each on its own, since the last one that did not."""
+        return self._failures_in_a_row
 
     async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
         """Computes one item, in a batch with whatever else waits.
@@ -155,19 +168,23 @@ class Batcher(Generic[Item, Result]):
         return True
 
     def _compute(self, batch: list[_Entry[Item, Result]]) -> None:
-        started_at = time.monotonic()
+        started_at = self._running_since[threading.get_ident()] = time.monotonic()
         try:
             results = self._run([entry.item for entry in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
         except Exception as error:
             if len(batch) == 1:
+                self._failures_in_a_row += 1
                 self._deliver([(batch[0], error)])
                 return
             logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
             for entry in batch:
                 self._compute([entry])
             return
+        finally:
+            self._running_since.pop(threading.get_ident(), None)
+        self._failures_in_a_row = 0
         inference_s = time.monotonic() - started_at
         self._deliver(
             [

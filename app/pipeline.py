@@ -112,6 +112,20 @@ class Pipeline:
             batch_size=answer.batch_size,
         )
 
+    async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
+        """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
+        return (await self._batcher.submit(pixels, deadline=deadline)).result
+
+    @property
+    def longest_batch_s(self) -> float:
+        """Seconds that the oldest batch has been running; 0 if none is."""
+        return self._batcher.longest_running_s
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many images the engine has failed on since the last one that came through."""
+        return self._batcher.failures_in_a_row
+
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()

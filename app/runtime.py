@@ -1,6 +1,6 @@
 """What the worker processes of one service share: a private folder, and a board on which each tells how it is.
 
-supervisor: makes folder and board -> forks workers, a `Runtime` each -> workers publish, read each other's, and go by it
+supervisor: makes folder and board -> forks workers, a `Runtime` each -> workers publish, and go by what the others did
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Final
 
 # A worker whose event loop has not come by for this long takes no connections: the others do not reckon with it.
 _FRESH_S: Final = 1.0
+METRICS_FOLDER: Final = "metrics"
 _FIELDS: Final = 8
 _BYTES_PER_FIELD: Final = 8
 
@@ -96,8 +97,8 @@ class Board:
 class Row:
     """What one worker tells."""
 
-    def __init__(self, fields: memoryview, number: int) -> None:
-        self._fields: memoryview = fields[number * _FIELDS : (number + 1) * _FIELDS]
+    def __init__(self, fields: memoryview[float], number: int) -> None:
+        self._fields = fields[number * _FIELDS : (number + 1) * _FIELDS]
 
     def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:
         """Tells that the event loop has come by, and how it stands."""
@@ -107,6 +108,10 @@ class Row:
         fields[_Field.READY] = ready
         fields[_Field.CONNECTIONS] = connections
         fields[_Field.HEARTBEAT_S] = time.monotonic()  # of the machine: processes can compare it
+
+    def count_connections(self, connections: int) -> None:
+        """Tells how many connections there are, between two of the above."""
+        self._fields[_Field.CONNECTIONS] = connections
 
     def ask_for_restart(self) -> None:
         """Tells the supervisor that only a new process helps."""
@@ -183,4 +188,4 @@ class Runtime:
     @property
     def metrics_folder(self) -> Path:
         """Where each worker keeps its counters, for all to add up."""
-        return self.folder / "metrics"
+        return self.folder / METRICS_FOLDER
