@@ -46,6 +46,7 @@ _MIN_HUNG_S: Final = 30.0
 _CANNOT_START: Final = 2  # exit status, of a worker and then of the service: starting again would not help
 _STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.platform != "win32" else set())
 _FOLDER_PREFIX: Final = "image-predictor-"
+_MIN_STALE_S: Final = 60.0
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -339,6 +340,8 @@ def _runtime_folder() -> Iterator[Path]:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for other in folder.parent.glob(f"{_FOLDER_PREFIX}*/lock"):
             with contextlib.suppress(OSError), other.open("r+") as its_lock:  # another user's, or just removed
+                if time.time() - other.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
+                    continue
                 fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(other.parent, ignore_errors=True)
         try:
