@@ -91,6 +91,8 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._changed = threading.Condition()
         self._idle_streams = 0
         self._closed = False
+        self._running_since: dict[int, float] = {}  # by thread
+        self._failures_in_a_row = 0
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -101,6 +103,17 @@ class Batcher(Generic[Item, Prepared, Result]):
     def depth(self) -> int:
         """How many items wait for a stream."""
         return len(self._queue)
+
+    @property
+    def longest_running_s(self) -> float:
+        """Seconds since the start of the oldest batch that is being computed; 0 if none is."""
+        started_at = min(list(self._running_since.values()), default=None)
+        return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many items have failed, each on its own, since the last one that did not."""
+        return self._failures_in_a_row
 
     async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
         """Computes one item, in a batch with whatever else waits.
@@ -131,26 +144,28 @@ class Batcher(Generic[Item, Prepared, Result]):
             thread.join()
 
     def _stream(self) -> None:
-        while batch := self._take():
-            self._compute(batch)
-
-    def _take(self) -> list[_Ready[Item, Prepared, Result]]:
-        """Waits for work and prepares it; returns one batch, or nothing once closed and empty."""
+        stream = threading.get_ident()
         while True:
             entry, most = self._wait_for_first()
             if entry is None:
-                return []
-            started_at = time.monotonic()
-            batch = []
-            while entry:
-                if ready := self._prepare_alone(entry):
-                    batch.append(ready)
-                most -= 1
-                late = time.monotonic() - started_at > _MAX_PREPARATION_S
-                entry = None if late or most == 0 else self._next()
-            # Preparing takes time, in which clients leave.
-            if batch := [ready for ready in batch if self._is_alive(ready.entry)]:
-                return batch
+                return
+            self._running_since[stream] = time.monotonic()
+            if batch := self._gather(entry, most):
+                self._compute(batch)
+            del self._running_since[stream]
+
+    def _gather(self, entry: _Entry[Item, Result] | None, most: int) -> list[_Ready[Item, Prepared, Result]]:
+        """Prepares an entry and those behind it, at most so many; returns the batch of those whose clients still wait."""
+        started_at = time.monotonic()
+        batch = []
+        while entry:
+            if ready := self._prepare_alone(entry):
+                batch.append(ready)
+            most -= 1
+            late = time.monotonic() - started_at > _MAX_PREPARATION_S
+            entry = None if late or most == 0 else self._next()
+        # Preparing takes time, in which clients leave.
+        return [ready for ready in batch if self._is_alive(ready.entry)]
 
     def _wait_for_first(self) -> tuple[_Entry[Item, Result] | None, int]:
         """Returns the first entry of a batch, None once closed and empty; and how many entries to take at most."""
@@ -208,12 +223,14 @@ class Batcher(Generic[Item, Prepared, Result]):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
         except Exception as error:
             if len(batch) == 1:
+                self._failures_in_a_row += 1
                 self._deliver([(batch[0].entry, error)])
                 return
             logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
             for ready in batch:
                 self._compute([ready])
             return
+        self._failures_in_a_row = 0
         inference_s = time.monotonic() - started_at
         outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]] = []
         for (entry, _, preparation_s), result in zip(batch, results, strict=True):

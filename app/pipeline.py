@@ -144,6 +144,23 @@ class Pipeline:
             batch_size=answer.batch_size,
         )
 
+    async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
+        """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
+        height, width = pixels.shape[1:]
+        image = _Prepared(pixels, format="BMP", width=width, height=height, adjustments=(), decode_s=0.0)  # of no file
+        _, probabilities = (await self._batcher.submit(image, deadline=deadline)).result
+        return probabilities
+
+    @property
+    def longest_batch_s(self) -> float:
+        """Seconds that the oldest batch has been running; 0 if none is."""
+        return self._batcher.longest_running_s
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many images the engine has failed on since the last one that came through."""
+        return self._batcher.failures_in_a_row
+
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()
