@@ -17,6 +17,7 @@ from app.errors import PredictorError
 from app.main import create_app
 from app.service import Phase, Service
 from app.settings import Settings
+from app.tls import tls_options
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ def serve(settings: Settings) -> None:
 
     Raises:
         AddressError: the address is taken, or not this machine's.
+        TlsError: HTTPS is asked for, and the files do not allow it.
+        KeyFileError: keys are configured and cannot be read.
     """
     listening = _listen(settings.host, settings.port)
     app = create_app(settings)
@@ -39,6 +42,7 @@ def serve(settings: Settings) -> None:
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        **tls_options(settings),
     )
     _Server(config, app.state.service).run(sockets=[listening])
 
@@ -73,7 +77,8 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]
-                url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+                scheme = "https" if self.config.is_ssl else "http"
+                url = f"{scheme}://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
                 logger.info("Listening on %s  (try it in a browser; API at %s/docs)", url, url)
                 logger.info("Classify with:  curl -F file=@photo.jpg %s/predict", url)
 
