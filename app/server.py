@@ -13,10 +13,12 @@ from types import FrameType
 
 import uvicorn
 
+from app.auth import Auth
 from app.errors import PredictorError
 from app.main import create_app
 from app.service import Phase, Service
 from app.settings import Settings
+from app.signatures import TrustedKeys
 from app.tls import tls_options
 
 logger = logging.getLogger(__name__)
@@ -31,8 +33,9 @@ def serve(settings: Settings) -> None:
     Raises:
         AddressError: the address is taken, or not this machine's.
         TlsError: HTTPS is asked for, and the files do not allow it.
-        KeyFileError: keys are configured and cannot be read.
+        KeyFileError, SignatureError: keys are configured and cannot be read.
     """
+    check_files(settings)
     listening = _listen(settings.host, settings.port)
     app = create_app(settings)
     config = uvicorn.Config(
@@ -45,6 +48,17 @@ def serve(settings: Settings) -> None:
         **tls_options(settings),
     )
     _Server(config, app.state.service).run(sockets=[listening])
+
+
+def check_files(settings: Settings) -> None:
+    """Reads every file of keys and certificates once, so that a bad one ends the start and not the first request.
+
+    Raises:
+        KeyFileError, SignatureError, TlsError: one cannot be read or used.
+    """
+    Auth(settings)
+    TrustedKeys.configured(settings.trusted_keys)
+    tls_options(settings)
 
 
 def _listen(host: str, port: int) -> socket.socket:
