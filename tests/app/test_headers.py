@@ -76,9 +76,13 @@ def test_answers_name_no_software_and_no_version(client: TestClient, path: str) 
     assert client.get("/openapi.json").json()["info"]["version"] == "1"  # of the interface, which OpenAPI wants
 
 
-@pytest.mark.parametrize("name", ["../colours", "..%2Fcolours", "%2e%2e", "..%2f..%2fetc%2fpasswd", "colours%2F1",
-                                  "%00", "colours%00", "file:%2F%2F%2Fetc%2Fpasswd", "http:%2F%2F127.0.0.1%2Fx", "store",
-                                  "model.pt", "~root", "C:%5Cwindows"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../colours", "..%2Fcolours", "%2e%2e", "..%2f..%2fetc%2fpasswd", "colours%2F1", "%00", "colours%00", "store",
+        "file:%2F%2F%2Fetc%2Fpasswd", "http:%2F%2F127.0.0.1%2Fx", "model.pt", "~root", "C:%5Cwindows",
+    ],
+)  # fmt: skip
 def test_no_name_in_a_path_reaches_the_file_system(
     client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
