@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test lint format clean
+.PHONY: help serve train train-digits mlflow test lint audit format clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -41,6 +41,9 @@ lint: $(VENV)/.development ## Check the style (ruff) and the types (mypy)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: $(VENV)/.development ## Look for known vulnerabilities of the packages in constraints.txt
+	@$(BIN)/python .ci/audit
 
 format: $(VENV)/.development ## Put the code into the usual form
 	@$(BIN)/ruff check --fix .

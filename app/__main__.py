@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from pydantic import Field, ValidationError
-from pydantic_settings import CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
+from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
 
 from app.errors import PredictorError
+from app.security_commands import NewKey, NewSigningKey, Sign
 from app.settings import ModelSettings, Settings, StoreSettings
 from app.store import ModelStore
 
@@ -19,10 +20,13 @@ _USAGE = """\
 usage: image-predictor COMMAND [options]
 
 commands:
-  serve     serve models over HTTP
-  predict   classify files and folders without a server
-  models    list the published models
-  prune     delete old versions of a model
+  serve            serve models over HTTP
+  predict          classify files and folders without a server
+  models           list the published models
+  prune            delete old versions of a model
+  sign             sign a published model
+  new-signing-key  make the pair of keys for that
+  new-key          make an API key
 
 `image-predictor COMMAND --help` shows a command's options; each is an environment variable too.
 """
@@ -80,11 +84,14 @@ class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
         print(f"Deleted versions: {', '.join(map(str, deleted)) or 'none'}.")
 
 
-_COMMANDS: dict[str, type[Serve | Predict | Models | Prune]] = {
+_COMMANDS: dict[str, type[BaseSettings]] = {
     "serve": Serve,
     "predict": Predict,
     "models": Models,
     "prune": Prune,
+    "new-key": NewKey,
+    "sign": Sign,
+    "new-signing-key": NewSigningKey,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from pathlib import Path as FilePath
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Path, Query, Request, Response
@@ -32,7 +31,6 @@ from app.service import Service, unless_disconnected, within
 from app.uploads import read_image, read_images
 
 _DEFAULT_TOP_K = 5
-_INDEX_PAGE = FilePath(__file__).parent / "index.html"
 
 Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
 TopK = Annotated[
@@ -216,10 +214,6 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return Response(_INDEX_PAGE.read_bytes(), media_type="text/html")
 
 
 def _describe(slot: Slot, *, is_default: bool) -> ModelDescription:

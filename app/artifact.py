@@ -1,12 +1,15 @@
 """A model's files -> a loaded, checked TorchScript module with what is known about it.
 
-manifest.json -> sha256 of each file -> torch.jit.load -> does it have what a Predictor must have? -> Artifact
+manifest.json, and its signature where keys are trusted -> sha256 of each file -> torch.jit.load -> does it have what a
+Predictor must have? -> Artifact
 """
 
 from __future__ import annotations
 
 import re
+import shutil
 import warnings
+import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from pydantic import ValidationError
 
 from app.errors import ArtifactError
 from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE, GoldenExample, GoldenExamples, Manifest
+from app.signatures import SignatureError, copy_of
 from app.store import ModelStore, verify_files
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
@@ -66,20 +70,35 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
 
     Raises:
         UnknownModelError: there is no such model, version or file.
+        SignatureError: keys are trusted, and none of them has signed it; nothing of it has been parsed.
         ArtifactError: it is damaged, or not a classifier that can be served.
     """
     path = Path(reference)
     if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
+        if store.trusted_keys is not None:
+            raise SignatureError(f"{path} is a file of its own, and only signed models of the store may be loaded.")
         return _load_file(path)
     name, _, version = reference.partition("/")
     if version and not version.isdecimal():
         raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
     folder = store.resolve(name, int(version) if version else None)
-    manifest = Manifest.read(folder)
+    manifest = store.read_manifest(folder)
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
-    verify_files(folder, manifest)
-    return _load_file(folder / MODEL_FILE, manifest)
+    if store.trusted_keys is None:
+        verify_files(folder, manifest)
+        return _load_file(folder / MODEL_FILE, manifest)
+    # What is verified must be what is loaded, even if somebody who writes to the store waits for the moment between.
+    private = copy_of(folder, manifest)
+    try:
+        verify_files(private, manifest)
+        artifact = _load_file(private / MODEL_FILE, manifest)
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    # Engines may read the twin as long as the model is there; removed at the end of the process at the latest.
+    weakref.finalize(artifact, shutil.rmtree, private, ignore_errors=True)
+    return artifact
 
 
 def _load_file(path: Path, published: Manifest | None = None) -> Artifact:

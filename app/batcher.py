@@ -155,7 +155,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             del self._running_since[stream]
 
     def _gather(self, entry: _Entry[Item, Result] | None, most: int) -> list[_Ready[Item, Prepared, Result]]:
-        """Prepares an entry and those behind it, at most so many; returns the batch of those whose clients still wait."""
+        """Prepares an entry and those behind it, at most so many; returns those whose clients still wait."""
         started_at = time.monotonic()
         batch = []
         while entry:

@@ -72,6 +72,18 @@ class InvalidParameterError(PredictorError):
     code = "invalid_parameter"
 
 
+class UnauthorizedError(PredictorError):
+    """No key was sent where one is needed, or one that is not known."""
+
+    code = "unauthorized"
+
+
+class ForbiddenError(PredictorError):
+    """A known key that does not open what was asked for."""
+
+    code = "forbidden"
+
+
 class UnknownModelError(PredictorError):
     """No model of that name or version."""
 
@@ -122,6 +134,8 @@ class Problem(NamedTuple):
 PROBLEMS: dict[str, Problem] = {
     "empty_body": Problem(400, "No image was sent"),
     "corrupt_image": Problem(400, "The image cannot be decoded"),
+    "unauthorized": Problem(401, "A key is needed"),
+    "forbidden": Problem(403, "The key does not open this"),
     "unknown_model": Problem(404, "No such model"),
     "not_found": Problem(404, "No such page"),
     "method_not_allowed": Problem(405, "Method not allowed here"),

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from app.api import add_routes
+from app.auth import Auth, KeyMiddleware, document_keys
+from app.headers import SecurityHeadersMiddleware
 from app.lifespan import create_lifespan
 from app.middleware import RequestMiddleware
+from app.pages import add_pages
 from app.problems import add_exception_handlers
 from app.runtime import Runtime
 from app.service import Service
 from app.settings import Settings
 
+_API_VERSION = "1"  # of the interface; the software's own is nobody's business
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
@@ -27,34 +28,36 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     Args:
         settings: of this process.
         runtime: its place among several workers; None if it is the only process.
+
+    Raises:
+        KeyFileError: keys are configured and cannot be read.
     """
     service = Service(settings, runtime)
-    # With its documentation pages' scripts built in: a service in a closed network has them too.
-    app = FastAPIOffline(
+    app = FastAPI(
         title="Image Predictor",
-        version=_version(),
+        version=_API_VERSION,
         description="Class probabilities for images.",
         lifespan=create_lifespan(service),
+        docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; asking costs each request
     )
     app.state.service = service
+    app.state.auth = auth = Auth(settings)
     add_routes(app, service)
+    add_pages(app)
+    document_keys(app)
     add_exception_handlers(app)
+    if auth.needs_keys or auth.has_admins:
+        app.add_middleware(KeyMiddleware, auth=auth)  # inside CORS: a preflight carries no key
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "PUT"],
-            allow_headers=["Content-Type", "X-Request-ID"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID"],
             expose_headers=_EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestMiddleware, service=service)  # the last one added is the outermost
+    app.add_middleware(RequestMiddleware, service=service)
+    app.add_middleware(SecurityHeadersMiddleware)  # the last one added is the outermost
     return app
-
-
-def _version() -> str:
-    try:
-        return version("image-predictor")
-    except PackageNotFoundError:  # run from a checkout that is not installed
-        return "0"

@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -61,7 +62,7 @@ class RequestMiddleware:
         except ClientDisconnect:
             status = _CLIENT_CLOSED_REQUEST
         except Exception:
-            logger.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
+            logger.exception("Request %s (%s %s) failed.", request_id, scope["method"], quote(scope["path"]))
             if status:  # too late for another answer: the connection breaks, and the client knows
                 raise
             state["error_code"] = "internal"
@@ -74,7 +75,7 @@ class RequestMiddleware:
             self._metrics.request_seconds.labels(route).observe(seconds)
             if self._access_log:
                 access_logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], scope["path"], status, 1000 * seconds, request_id
+                    "%s %s %d %.1f ms %s", scope["method"], quote(scope["path"]), status, 1000 * seconds, request_id
                 )
 
 

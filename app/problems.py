@@ -32,6 +32,8 @@ def problem_details(code: str, detail: str, request_id: str) -> ProblemDetails:
 def problem_response(code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
     """Returns the whole response for an error code of `errors.PROBLEMS`."""
     problem = problem_details(code, detail, request_id)
+    if problem.status == 401:  # RFC 9110 wants to know how
+        headers = {"WWW-Authenticate": 'Bearer realm="image-predictor"', **(headers or {})}
     return Response(
         problem.model_dump_json(),
         problem.status,

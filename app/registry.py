@@ -21,6 +21,7 @@ from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.metrics import Metrics
 from app.pipeline import Pipeline
 from app.settings import ModelSettings, usable_cores
+from app.signatures import TrustedKeys
 from app.store import ModelStore
 
 __all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "ServedModel", "Slot"]
@@ -81,6 +82,9 @@ class Registry:
         settings: which models, on which device.
         metrics: where loads are counted.
         max_queue_items: most images that wait for each model.
+
+    Raises:
+        SignatureError: the trusted keys cannot be read.
     """
 
     def __init__(self, settings: ModelSettings, metrics: Metrics, *, max_queue_items: int) -> None:
@@ -88,7 +92,7 @@ class Registry:
         self._settings = settings
         self._metrics = metrics
         self._max_queue_items = max_queue_items
-        self._store = ModelStore(settings.model_store)
+        self._store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
         self._decode_pool: ThreadPoolExecutor | None = None
 
     @property

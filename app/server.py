@@ -20,9 +20,12 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.acceptor import Acceptor
+from app.auth import Auth
 from app.errors import PredictorError
 from app.service import Phase, Service
 from app.settings import Settings
+from app.signatures import TrustedKeys
+from app.tls import tls_options
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,18 @@ _BACKLOG: Final = 2048
 _LAST_REQUESTS_S: Final = 0.5
 
 
-def listen(host: str, port: int) -> socket.socket:
+def check_files(settings: Settings) -> None:
+    """Reads every file of keys and certificates once, so that a bad one ends the start and not the first request.
+
+    Raises:
+        KeyFileError, SignatureError, TlsError: one cannot be read or used.
+    """
+    Auth(settings)
+    TrustedKeys.configured(settings.trusted_keys)
+    tls_options(settings)
+
+
+def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
     """Returns a listening socket; connections wait in it until a worker takes them.
 
     Raises:
@@ -52,7 +66,7 @@ def listen(host: str, port: int) -> socket.socket:
             "(`make serve PORT=8001`)."
         ) from error
     host, port = listening.getsockname()[:2]
-    url = f"http://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    url = f"{scheme}://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     logger.info("Listening on %s  (try it in a browser; API at %s/docs)", url, url)
     logger.info("Classify with:  curl -F file=@photo.jpg %s/predict", url)
     return listening
@@ -71,6 +85,7 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) ->
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        **tls_options(settings),
     )
     _Server(config, app.state.service, listening).run()
 
@@ -93,7 +108,11 @@ class _Server(uvicorn.Server):
             return
         await super().startup([])
         self._acceptor = Acceptor(
-            self._listening, welcome=self._welcome, connections=self._count_connections, runtime=self._runtime
+            self._listening,
+            welcome=self._welcome,
+            connections=self._count_connections,
+            wanted=self._should_accept,
+            runtime=self._runtime,
         )
         self._take_stock()
 
@@ -155,23 +174,29 @@ class _Server(uvicorn.Server):
         self._service.metrics.take_samples()
         if self._acceptor is None:
             return
-        if self._runtime is None:
-            self._acceptor.open()
-            return
-        if os.getppid() != self._parent:
-            os._exit(1)  # the supervisor is gone, and nobody would ever end this process
-        is_ready = self._is_ready()
-        # A worker that cannot do its work leaves it to those that can; if there is none, it tells clients so.
-        others_ready = any(row.accepts and row.ready for row in self._runtime.siblings)
-        retiring = self._service.phase is not Phase.SERVING and not self._runtime.board.draining
-        if not retiring and (is_ready or not others_ready):
+        if self._should_accept():
             self._acceptor.open()
         else:
             self._acceptor.shut()
+        if self._runtime is None:
+            return
+        if os.getppid() != self._parent:
+            os._exit(1)  # the supervisor is gone, and nobody would ever end this process
         row = self._runtime.row
-        row.publish(accepting=self._acceptor.is_open, ready=is_ready, connections=self._count_connections())
+        row.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
         if self._service.watchdog.verdict.restart_because:
             row.ask_for_restart()
+
+    def _should_accept(self) -> bool:
+        """Returns whether to take connections: of several workers, one that is not ready leaves them to those that are.
+
+        If there is none, it takes them, so that clients and probes learn why.
+        """
+        if self._runtime is None:
+            return True
+        if self._service.phase is not Phase.SERVING and not self._runtime.board.draining:  # it alone is to go
+            return False
+        return self._is_ready() or not any(row.serves for row in self._runtime.siblings)
 
     def _is_ready(self) -> bool:
         try:

@@ -69,6 +69,10 @@ class ModelSettings(StoreSettings):
         default=",".join(FORMATS), pattern=r"\S", description="Comma-separated image formats that are served"
     )
 
+    trusted_keys: Path | None = Field(
+        default=None, description="PEM file of public keys; only models that one of them has signed are loaded then"
+    )
+
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
@@ -118,6 +122,23 @@ class Settings(ModelSettings):
     cors_origins: str = Field(
         default="",
         description="Comma-separated origins whose pages may call the service; * for all; empty for none",
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of `name:sha256` lines, read again when it changes; a key is needed then, except by probes",
+    )
+    api_keys: str = Field(default="", description="The same lines, comma-separated, in addition to or without a file")
+    admin_keys_file: Path | None = Field(
+        default=None, description="Such a file for admins; without one nothing can be reloaded or unloaded over HTTP"
+    )
+    metrics_open: CliImplicitFlag[bool] = Field(default=False, description="Let /metrics be read without a key")
+    tls_cert_file: Path | None = Field(default=None, description="PEM file of the certificate and its chain; for HTTPS")
+    tls_key_file: Path | None = Field(default=None, description="PEM file of its private key")
+    tls_key_password_file: Path | None = Field(
+        default=None, description="File of the private key's password, where it has one"
+    )
+    tls_ca_file: Path | None = Field(
+        default=None, description="PEM file of the authorities that clients must have a certificate from"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
     access_log: CliImplicitFlag[bool] = Field(default=False, description="Log a line for every request")

@@ -20,6 +20,7 @@ from app.manifest import (
     locked,
     published_versions,
 )
+from app.signatures import TrustedKeys
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 
@@ -29,10 +30,12 @@ class ModelStore:
 
     Args:
         root: the folder; need not exist yet.
+        trusted_keys: one of them must have signed what is loaded; None if anything may be.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, trusted_keys: TrustedKeys | None = None) -> None:
         self.root = root
+        self.trusted_keys = trusted_keys
 
     def names(self) -> list[str]:
         """Returns the names that have at least one published version, sorted."""
@@ -64,6 +67,17 @@ class ModelStore:
             known = ", ".join(map(str, versions))
             raise UnknownModelError(f"Model {name!r} has no version {version}. Published versions: {known}.")
         return self.root / name / str(version)
+
+    def read_manifest(self, folder: Path) -> Manifest:
+        """Reads the manifest of a version, after its signature if keys are trusted: not a byte is parsed before.
+
+        Raises:
+            SignatureError: it is not signed by a trusted key.
+            ArtifactError: it is missing or invalid.
+        """
+        if self.trusted_keys is None:
+            return Manifest.read(folder)
+        return Manifest.from_json(self.trusted_keys.read_signed(folder), origin=str(folder / MANIFEST_FILE))
 
     def prune(self, name: str, *, keep: int) -> list[int]:
         """Deletes all but the `keep` highest versions of a model.

@@ -31,8 +31,9 @@ from app.errors import PredictorError
 from app.main import create_app
 from app.metrics import forget_worker, share_files
 from app.runtime import METRICS_FOLDER, Board, Runtime
-from app.server import listen, serve_process
+from app.server import check_files, listen, serve_process
 from app.settings import Settings, share_cores, usable_cores
+from app.tls import tls_options
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def serve(settings: Settings) -> int:
     Raises:
         PredictorError: the service cannot start, such as `AddressError` when the address is taken.
     """
-    listening = listen(settings.host, settings.port)
+    check_files(settings)
+    listening = listen(settings.host, settings.port, scheme="https" if tls_options(settings) else "http")
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
         serve_process(create_app(settings), settings, listening)
         return 0

@@ -35,7 +35,7 @@ def test_help_shows_every_setting_with_default_and_variable(
         assert f"PREDICTOR_{name.upper()}" in text
         assert field.description
         assert " ".join(field.description.split()) in text
-        if field.default != "":
+        if field.default not in ("", None):
             assert f"(default: {field.default})" in text
 
 

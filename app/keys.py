@@ -1,0 +1,166 @@
+"""API keys: made once, kept as hashes, found in constant time, changed without a restart.
+
+new_key -> the key for the client, a line `name:sha256` for the file -> KeyRing.find(key) -> whose it is
+
+A key has 256 random bits, so that its plain sha256 can be kept: nobody guesses such a key, however fast the hash.
+bcrypt and its like make guessing of short passwords slow; here they would only let every request cost a tenth of a
+second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from app.errors import PredictorError
+
+logger = logging.getLogger(__name__)
+
+KEY_PREFIX: Final = "ipk_"
+"""Of every key that is made here, so that scanners for leaked secrets can know them."""
+_KEY_BYTES: Final = 32
+_CHECK_INTERVAL_S: Final = 1.0
+
+Role = Literal["", "metrics"]
+_LINE: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9][A-Za-z0-9._@-]{0,63}):(?P<sha256>[0-9a-fA-F]{64})(?::(?P<role>metrics))?"
+)
+
+
+class KeyFileError(PredictorError):
+    """Keys that cannot be read, or are not written as they should be."""
+
+    code = "invalid_parameter"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What is known of a key; never the key itself.
+
+    Attributes:
+        name: whose it is.
+        role: `metrics` for one that opens /metrics alone, else empty.
+        digest: its sha256.
+    """
+
+    name: str
+    role: Role
+    digest: bytes
+
+
+def new_key(name: str, role: Role = "") -> tuple[str, str]:
+    """Makes a key.
+
+    Returns:
+        the key, which is kept nowhere, and the line for the file.
+
+    Raises:
+        KeyFileError: the name cannot be a key's.
+    """
+    key = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
+    line = f"{name}:{hashlib.sha256(key.encode()).hexdigest()}{role and ':' + role}"
+    if not _LINE.fullmatch(line):
+        raise KeyFileError(f"{name!r} is no name for a key: use letters, digits, '.', '_', '@' and '-', at most 64.")
+    return key, line
+
+
+def parse_keys(text: str, *, origin: str) -> tuple[Key, ...]:
+    """Reads `name:sha256` or `name:sha256:metrics`, one a line; empty lines and `# comments` are skipped.
+
+    Several lines may share a name: the old key and the new one of a client, while it changes over.
+
+    Raises:
+        KeyFileError: a line is something else, or there is no key. The message never repeats a line: somebody may
+            have put the key itself there.
+    """
+    keys = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        content = line.partition("#")[0].strip()
+        if not content:
+            continue
+        found = _LINE.fullmatch(content)
+        if not found:
+            raise KeyFileError(
+                f"{origin}, line {number}: not `name:sha256` in 64 hexadecimal digits. "
+                "`image-predictor new-key NAME` prints such a line."
+            )
+        role: Role = "metrics" if found["role"] else ""
+        keys.append(Key(found["name"], role, bytes.fromhex(found["sha256"])))
+    if not keys:
+        raise KeyFileError(f"{origin} has no keys. `image-predictor new-key NAME` makes one.")
+    return tuple(keys)
+
+
+class KeyRing:
+    """The keys that are good now.
+
+    Args:
+        file: keys that may change while the service runs, or None.
+        listed: comma-separated keys that do not, written as the lines of the file are.
+
+    Raises:
+        KeyFileError: there are none, or some cannot be read.
+    """
+
+    def __init__(self, file: Path | None, listed: str = "") -> None:
+        self._listed = parse_keys(listed.replace(",", "\n"), origin="PREDICTOR_API_KEYS") if listed else ()
+        self._file = file
+        self._seen: object = None
+        self._checked_at = time.monotonic()
+        self._keys = self._listed
+        if file is not None:
+            self._seen = _signature(file)
+            self._keys += _read(file)
+
+    def find(self, key: str) -> Key | None:
+        """Returns whose key it is, or None; takes as long for every key that is not good."""
+        self._refresh()
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
+        found = None
+        for known in self._keys:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(known.digest, digest):
+                found = known
+        return found
+
+    def _refresh(self) -> None:
+        """Reads the file again if it has changed; looks at most once a second."""
+        now = time.monotonic()
+        if self._file is None or now - self._checked_at < _CHECK_INTERVAL_S:
+            return
+        self._checked_at = now
+        seen = _signature(self._file)
+        if seen == self._seen:
+            return
+        self._seen = seen  # before reading: what is written meanwhile is seen the next time
+        try:
+            self._keys = self._listed + _read(self._file)
+        except KeyFileError as error:
+            logger.error("%s The keys read before stay good.", error.detail)
+        else:
+            logger.info("%s has changed: %d keys.", self._file, len(self._keys))
+
+
+def _signature(file: Path) -> object:
+    """Returns what differs when a file is written, replaced or gone; follows links, as Kubernetes' secrets are."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _read(file: Path) -> tuple[Key, ...]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise KeyFileError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise KeyFileError(f"{file} is not a text file.") from error
+    return parse_keys(text, origin=str(file))
