@@ -76,6 +76,8 @@ class Batcher(Generic[Item, Result]):
         self._changed = threading.Condition()
         self._idle_streams = 0
         self._closed = False
+        self.on_batch: Callable[[int], None] | None = None
+        """Called in the stream's thread with the size of each batch that was computed."""
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -169,6 +171,8 @@ class Batcher(Generic[Item, Result]):
                 self._compute([entry])
             return
         inference_s = time.monotonic() - started_at
+        if self.on_batch:
+            self.on_batch(len(batch))
         self._deliver(
             [
                 (entry, Answer(result, started_at - entry.submitted_at, inference_s, len(batch)))

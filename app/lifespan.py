@@ -11,17 +11,20 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.sampling import Sampler
 from app.service import Phase, Service
 
 
-def create_lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Returns the lifespan of an application over a service."""
+def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Returns the lifespan of an application over a service that a sampler looks at."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(service.registry.load_all())
+        sampling = asyncio.create_task(sampler.run())
         yield
         service.phase = Phase.CLOSING
+        sampling.cancel()
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await asyncio.to_thread(service.registry.close)

@@ -12,6 +12,7 @@ from app.api import add_routes
 from app.lifespan import create_lifespan
 from app.middleware import RequestMiddleware
 from app.problems import add_exception_handlers
+from app.sampling import Sampler
 from app.service import Service
 from app.settings import Settings
 
@@ -24,16 +25,17 @@ def create_app(settings: Settings) -> FastAPI:
     The `Service` behind it is `app.state.service`.
     """
     service = Service(settings)
+    sampler = Sampler(service)
     # With its documentation pages' scripts built in: a service in a closed network has them too.
     app = FastAPIOffline(
         title="Image Predictor",
         version=_version(),
         description="Class probabilities for images.",
-        lifespan=create_lifespan(service),
+        lifespan=create_lifespan(service, sampler),
         redoc_url=None,
     )
     app.state.service = service
-    add_routes(app, service)
+    add_routes(app, service, sampler)
     add_exception_handlers(app)
     if settings.cors_origins:
         app.add_middleware(

@@ -70,8 +70,7 @@ class RequestMiddleware:
         finally:
             seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, scope["method"], status, state.get("error_code", "")).inc()
-            self._metrics.request_seconds.labels(route).observe(seconds)
+            self._metrics.count_request(route, scope["method"], status, state.get("error_code", ""), seconds)
             if self._access_log:
                 access_logger.info(
                     "%s %s %d %.1f ms %s", scope["method"], scope["path"], status, 1000 * seconds, request_id

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
@@ -111,6 +112,15 @@ class Pipeline:
             inference_s=answer.inference_s,
             batch_size=answer.batch_size,
         )
+
+    @property
+    def queue_depth(self) -> int:
+        """How many decoded images wait for a stream."""
+        return self._batcher.depth
+
+    def count_batches(self, observe: Callable[[int], None]) -> None:
+        """Tells the size of every batch from now on to `observe`, which streams call from their threads."""
+        self._batcher.on_batch = observe
 
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks."""

@@ -66,7 +66,11 @@ class Service:
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
         self.phase = Phase.SERVING
         self._admission = Admission(settings.max_pending_images)
-        self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
+
+    @property
+    def pending_images(self) -> int:
+        """Images admitted and not answered yet."""
+        return self._admission.pending_images
 
     def check_ready(self) -> None:
         """Raises what keeps the service from taking requests.
@@ -107,9 +111,10 @@ class Service:
         """Classifies one image and counts it; see `Pipeline.classify` for what it raises."""
         classification = await model.pipeline.classify(encoded, deadline=deadline)
         timings.include(classification)
-        self._count(model.artifact.name, classification)
+        artifact = model.artifact
+        self.metrics.of_model(artifact.name, artifact.version).count_image(classification, artifact.class_names)
         return ImagePrediction(
-            predictions=top_classes(classification, model.artifact.class_names, top_k),
+            predictions=top_classes(classification, artifact.class_names, top_k),
             image=describe_image(classification),
         )
 
@@ -127,13 +132,6 @@ class Service:
             logger.exception("An image of request %s failed.", request_id)
             detail = "The image could not be classified; the log has the reason under the request id."
             return FailedImage(error=problem_details("internal", detail, request_id))
-
-    def _count(self, model: str, classification: Classification) -> None:
-        self.metrics.images.labels(model, classification.image.format).inc()
-        self.metrics.decode_seconds.labels(model).observe(classification.decode_s)
-        self.metrics.queue_seconds.labels(model).observe(classification.queue_s)
-        self.metrics.inference_seconds.labels(model).observe(classification.inference_s)
-        self.metrics.batch_size.labels(model).observe(classification.batch_size)
 
 
 def top_classes(classification: Classification, class_names: tuple[str, ...], top_k: int) -> list[ClassProbability]:
