@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
 
 from app.errors import PredictorError
+from app.logs import configure_logging
 from app.settings import ModelSettings, Settings, StoreSettings
 from app.store import ModelStore
 
@@ -35,7 +34,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         """Runs the command."""
         from app.server import serve
 
-        _configure_logging(self.log_level)
+        configure_logging(self.log_level, self.log_format)
         serve(self)
 
 
@@ -52,7 +51,7 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
         """Runs the command."""
         from app.predict import predict_files
 
-        _configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
+        configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
 
 
@@ -113,13 +112,6 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(2)
-
-
-def _configure_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    # Pillow warns about oddities of clients' images; what matters to them is in the answer.
-    warnings.filterwarnings("ignore", module="PIL")
 
 
 if __name__ == "__main__":

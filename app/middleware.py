@@ -11,6 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.logs import request_fields
 from app.problems import problem_response
 from app.service import Service, Timings
 
@@ -42,6 +43,7 @@ class RequestMiddleware:
         started_at = time.monotonic()
         given_id = Headers(scope=scope).get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+        context = request_fields.set({"request_id": request_id})
         timings = Timings()
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, timings=timings, started_at=started_at)
@@ -72,9 +74,24 @@ class RequestMiddleware:
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.count_request(route, scope["method"], status, state.get("error_code", ""), seconds)
             if self._access_log:
-                access_logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], scope["path"], status, 1000 * seconds, request_id
-                )
+                self._log(scope, route, status, 1000 * seconds)
+            request_fields.reset(context)
+
+    def _log(self, scope: Scope, route: str, status: int, duration_ms: float) -> None:
+        method, path, state = scope["method"], scope["path"], scope["state"]
+        fields = {
+            "method": method,
+            "path": path,
+            "route": route,
+            "status": status,
+            "code": state.get("error_code"),
+            "duration_ms": round(duration_ms, 3),
+            "api_key_name": state.get("api_key_name"),
+        }
+        access_logger.info(
+            "%s %s %d %.1f ms %s", method, path, status, duration_ms, state["request_id"],
+            extra={name: value for name, value in fields.items() if value is not None},
+        )  # fmt: skip
 
 
 def _server_timing(timings: Timings, total_s: float) -> str:

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from app.decode import ImageLimits
 from app.formats import FORMATS
+from app.logs import LogFormat
 
 
 def _split_commas(value: str) -> tuple[str, ...]:
@@ -113,6 +114,9 @@ class Settings(ModelSettings):
         description="Comma-separated origins whose pages may call the service; * for all; empty for none",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+    log_format: LogFormat = Field(
+        default="console", description="console for people, json for a JSON object a line, each with its request's id"
+    )
     access_log: CliImplicitFlag[bool] = Field(default=False, description="Log a line for every request")
 
     @property
