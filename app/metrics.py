@@ -66,10 +66,7 @@ class Metrics:
             registry=self.registry,
         )
         self.pending_images = Gauge(
-            "predictor_pending_images",
-            "Images admitted and not answered yet",
-            multiprocess_mode="livesum",
-            registry=self.registry,
+            "predictor_pending_images", "Images admitted and not answered yet", registry=self.registry
         )
         self.queue_depth = Gauge(
             "predictor_queue_depth",

@@ -66,11 +66,7 @@ class Service:
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
         self.phase = Phase.SERVING
         self._admission = Admission(settings.max_pending_images)
-
-    @property
-    def pending_images(self) -> int:
-        """Images admitted and not answered yet."""
-        return self._admission.pending_images
+        self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
 
     def check_ready(self) -> None:
         """Raises what keeps the service from taking requests.
