@@ -70,7 +70,7 @@ class Metrics:
         )
         self.queue_depth = Gauge(
             "predictor_queue_depth",
-            "Images decoded and waiting for a stream",
+            "Images waiting for a stream",
             ["model"],
             multiprocess_mode="livesum",
             registry=self.registry,
@@ -177,7 +177,7 @@ class ModelMetrics:
             classification: what came of it.
             class_names: of the model.
         """
-        image_format = classification.image.format
+        image_format = classification.format
         images = self._images_by_format.get(image_format)
         if images is None:
             images = self._images_by_format[image_format] = self._images.labels(self._model, image_format)

@@ -147,9 +147,11 @@ def top_classes(classification: Classification, class_names: tuple[str, ...], to
 
 def describe_image(classification: Classification) -> ImageDescription:
     """Returns what is told about the image itself."""
-    image = classification.image
     return ImageDescription(
-        format=image.format, width=image.width, height=image.height, adjustments=list(image.adjustments)
+        format=classification.format,
+        width=classification.width,
+        height=classification.height,
+        adjustments=list(classification.adjustments),
     )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from app.decode import DecodedImage, decode
 from app.metrics import MAX_COUNTED_CLASSES, Metrics
 from app.pipeline import Classification
 from tests.app.conftest import StartApp, colour_image
@@ -25,10 +24,12 @@ def samples(client: TestClient) -> dict[str, float]:
     }
 
 
-def classification(class_id: int, image: DecodedImage, class_count: int = 1000) -> Classification:
+def classification(class_id: int, class_count: int = 1000) -> Classification:
     probabilities = np.zeros(class_count, dtype=np.float32)
     probabilities[class_id] = 0.75
-    return Classification(probabilities, image, decode_s=0.01, queue_s=0.0, inference_s=0.02, batch_size=1)
+    return Classification(
+        probabilities, "JPEG", 640, 480, (), decode_s=0.01, queue_s=0.0, inference_s=0.02, batch_size=1
+    )
 
 
 def test_predictions_are_counted_by_class_and_confidence(client: TestClient) -> None:
@@ -43,11 +44,11 @@ def test_predictions_are_counted_by_class_and_confidence(client: TestClient) -> 
 
 
 def test_classes_beyond_the_limit_are_counted_together() -> None:
-    metrics, image = Metrics(), decode(colour_image("red"))
+    metrics = Metrics()
     class_names = tuple("crane" if class_id < 2 else f"class {class_id}" for class_id in range(1000))
     for version in ("1", "2"):
         for class_id in range(150):
-            metrics.of_model("large", version).count_image(classification(class_id, image), class_names)
+            metrics.of_model("large", version).count_image(classification(class_id), class_names)
     family = next(
         family
         for family in text_string_to_metric_families(metrics.render().decode())
