@@ -28,5 +28,7 @@ def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], A
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await asyncio.to_thread(service.registry.close)
+        if service.tracing:
+            await asyncio.to_thread(service.tracing.close)
 
     return lifespan

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app.logs import request_fields
 from app.problems import problem_response
 from app.service import Service, Timings
+from app.tracing import RequestSpan
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("app.access")
@@ -32,6 +33,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
+        self._service = service
         self._metrics = service.metrics
         self._access_log = service.settings.access_log
 
@@ -40,10 +42,19 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        tracing = self._service.tracing
+        if tracing is None:
+            await self._handle(scope, receive, send)
+            return
+        with tracing.request(scope["method"], scope["path"], Headers(scope=scope)) as span:
+            await self._handle(scope, receive, send, span)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, span: RequestSpan | None = None) -> None:
         started_at = time.monotonic()
         given_id = Headers(scope=scope).get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
-        context = request_fields.set({"request_id": request_id})
+        fields = {"request_id": request_id, "trace_id": span.trace_id} if span else {"request_id": request_id}
+        context = request_fields.set(fields)
         timings = Timings()
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, timings=timings, started_at=started_at)
@@ -73,6 +84,9 @@ class RequestMiddleware:
             seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", "unmatched")
             self._metrics.count_request(route, scope["method"], status, state.get("error_code", ""), seconds)
+            if span:
+                code = state.get("error_code", "")
+                span.finish(method=scope["method"], route=route, status=status, code=code, request_id=request_id)
             if self._access_log:
                 self._log(scope, route, status, 1000 * seconds)
             request_fields.reset(context)

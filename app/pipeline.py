@@ -44,6 +44,7 @@ class Classification:
         queue_s: seconds that it waited, for a decoder and for a stream.
         inference_s: seconds that its batch took.
         batch_size: how many images shared the batch.
+        decode_started_at: of `time.monotonic`.
     """
 
     probabilities: Probabilities
@@ -55,6 +56,7 @@ class Classification:
     queue_s: float
     inference_s: float
     batch_size: int
+    decode_started_at: float
 
 
 class _Encoded(NamedTuple):
@@ -71,6 +73,7 @@ class _Prepared(NamedTuple):
     height: int
     adjustments: tuple[Adjustment, ...]
     decode_s: float
+    decode_started_at: float
 
 
 class Pipeline:
@@ -142,6 +145,7 @@ class Pipeline:
             queue_s=decode_wait_s + answer.queue_s,
             inference_s=answer.inference_s,
             batch_size=answer.batch_size,
+            decode_started_at=prepared.decode_started_at,
         )
 
     @property
@@ -181,6 +185,7 @@ class Pipeline:
             decoded.height,
             decoded.adjustments,
             time.monotonic() - started_at,
+            started_at,
         )
 
     def _infer(self, batch: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities]]:

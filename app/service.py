@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
+from app import tracing
 from app.admission import Admission
 from app.errors import DeadlineExceededError, DrainingError, ImageError, NotReadyError, PredictorError
 from app.metrics import Metrics
@@ -64,6 +65,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
+        self.tracing = tracing.traces_to(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self.phase = Phase.SERVING
         self._admission = Admission(settings.max_pending_images)
         self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
@@ -105,9 +107,14 @@ class Service:
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
     ) -> ImagePrediction:
         """Classifies one image and counts it; see `Pipeline.classify` for what it raises."""
-        classification = await model.pipeline.classify(encoded, deadline=deadline)
-        timings.include(classification)
         artifact = model.artifact
+        if self.tracing is None:
+            classification = await model.pipeline.classify(encoded, deadline=deadline)
+        else:
+            with self.tracing.classify(artifact.name, artifact.version) as span:
+                classification = await model.pipeline.classify(encoded, deadline=deadline)
+                span.finish(classification)
+        timings.include(classification)
         self.metrics.of_model(artifact.name, artifact.version).count_image(classification, artifact.class_names)
         return ImagePrediction(
             predictions=top_classes(classification, artifact.class_names, top_k),

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from app import tracing
 from app.decode import ImageLimits
 from app.formats import FORMATS
 from app.logs import LogFormat
@@ -121,6 +122,18 @@ class Settings(ModelSettings):
         default="console", description="console for people, json for a JSON object a line, each with its request's id"
     )
     access_log: CliImplicitFlag[bool] = Field(default=False, description="Log a line for every request")
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Collector of OpenTelemetry traces, over HTTP, such as http://localhost:4318; empty for none",
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _installed_telemetry(cls, value: str) -> str:
+        if value and not tracing.is_installed():
+            raise ValueError("traces need the extra `telemetry`: pip install 'image-predictor[telemetry]'")
+        return value
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:
