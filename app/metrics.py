@@ -109,6 +109,8 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self.registry,
         )
+        for outcome in ("ready", "failed"):  # an increase from nothing is none to Prometheus
+            self.model_loads.labels(outcome)
         self._request_children: dict[tuple[str, str, int, str], tuple[Counter, Histogram]] = {}
         self._model_metrics: dict[tuple[str, str], ModelMetrics] = {}
         self._counted_classes: dict[str, set[tuple[int, str]]] = {}
