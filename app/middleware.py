@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -52,7 +52,7 @@ class RequestMiddleware:
     async def _handle(self, scope: Scope, receive: Receive, send: Send, span: RequestSpan | None = None) -> None:
         started_at = time.monotonic()
         given_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(16)
         fields = {"request_id": request_id, "trace_id": span.trace_id} if span else {"request_id": request_id}
         context = request_fields.set(fields)
         timings = Timings()
@@ -83,9 +83,9 @@ class RequestMiddleware:
         finally:
             seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.count_request(route, scope["method"], status, state.get("error_code", ""), seconds)
+            code = state.get("error_code", "")
+            self._metrics.count_request(route, scope["method"], status, code, seconds)
             if span:
-                code = state.get("error_code", "")
                 span.finish(method=scope["method"], route=route, status=status, code=code, request_id=request_id)
             if self._access_log:
                 self._log(scope, route, status, 1000 * seconds)
