@@ -19,7 +19,7 @@ COPY pyproject.toml constraints.txt ./
 # What is removed is only for compiling extensions against torch.
 RUN python -m venv --without-pip /opt/venv \
     && python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-extras = [entry for extra in filter(None, os.environ['EXTRAS'].split(',')) for entry in p['optional-dependencies'][extra]]; \
+extras = [entry for extra in filter(None, os.environ.get('EXTRAS', '').split(',')) for entry in p['optional-dependencies'][extra]]; \
 open('serving.txt', 'w').write('\n'.join(p['dependencies'] + extras)); \
 open('pretrained.txt', 'w').write('\n'.join(p['optional-dependencies']['pretrained']))" \
     && pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" -c constraints.txt torch \
