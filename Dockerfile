@@ -10,14 +10,17 @@ ARG PYTHON_IMAGE=python:3.12-slim-trixie
 FROM ${PYTHON_IMAGE} AS dependencies
 # The wheels of torch: for the CPU, or for CUDA such as https://download.pytorch.org/whl/cu130.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Extras of the service, comma-separated: telemetry, for traces.
+ARG EXTRAS=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
 # torch alone from its own index, and what it depends on from PyPI: the index mirrors other versions of those.
 # What is removed is only for compiling extensions against torch.
 RUN python -m venv --without-pip /opt/venv \
-    && python -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-open('serving.txt', 'w').write('\n'.join(p['dependencies'])); \
+    && python -c "import os, tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+extras = [entry for extra in filter(None, os.environ.get('EXTRAS', '').split(',')) for entry in p['optional-dependencies'][extra]]; \
+open('serving.txt', 'w').write('\n'.join(p['dependencies'] + extras)); \
 open('pretrained.txt', 'w').write('\n'.join(p['optional-dependencies']['pretrained']))" \
     && pip --python /opt/venv/bin/python install --no-deps --index-url "${TORCH_INDEX}" -c constraints.txt torch \
     && pip --python /opt/venv/bin/python install -c constraints.txt -r serving.txt \

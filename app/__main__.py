@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import warnings
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +10,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
 
 from app.errors import PredictorError
+from app.logs import configure_logging
 from app.security_commands import NewKey, NewSigningKey, Sign
 from app.settings import ModelSettings, Settings, StoreSettings
 from app.store import ModelStore
@@ -39,7 +38,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         """Runs the command."""
         from app.supervisor import serve
 
-        configure_logging(self.log_level)
+        configure_logging(self.log_level, self.log_format)
         sys.exit(serve(self))
 
 
@@ -120,14 +119,6 @@ def main() -> None:
 def _fail(message: str) -> NoReturn:
     print(message, file=sys.stderr)
     sys.exit(2)
-
-
-def configure_logging(level: str) -> None:
-    """Sets up the log of this process."""
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
-    # Pillow warns about oddities of clients' images; what matters to them is in the answer.
-    warnings.filterwarnings("ignore", module="PIL")
 
 
 if __name__ == "__main__":

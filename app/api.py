@@ -15,6 +15,7 @@ from app.errors import InvalidParameterError
 from app.golden import GoldenCheck
 from app.problems import responses
 from app.registry import ServedModel, Slot
+from app.sampling import Sampler
 from app.schemas import (
     BatchPrediction,
     EngineCandidate,
@@ -60,7 +61,7 @@ _ONE_IMAGE = _body({"file": _BINARY}, ["file"])
 _SEVERAL_IMAGES = _body({"files": {"type": "array", "items": _BINARY}}, ["files"])
 
 
-def add_routes(app: FastAPI, service: Service) -> None:
+def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
     """Adds the routes over a service to an application."""
     settings = service.settings
 
@@ -213,6 +214,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     )
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
+        sampler.sample_service()
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 

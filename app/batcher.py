@@ -93,6 +93,8 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._closed = False
         self._running_since: dict[int, float] = {}  # by thread
         self._failures_in_a_row = 0
+        self.on_batch: Callable[[int], None] | None = None
+        """Called in the stream's thread with the size of each batch that was computed."""
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -232,6 +234,8 @@ class Batcher(Generic[Item, Prepared, Result]):
             return
         self._failures_in_a_row = 0
         inference_s = time.monotonic() - started_at
+        if self.on_batch:
+            self.on_batch(len(batch))
         outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]] = []
         for (entry, _, preparation_s), result in zip(batch, results, strict=True):
             queue_s = started_at - entry.submitted_at - preparation_s

@@ -11,24 +11,29 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.sampling import Sampler
 from app.scaling import worthwhile_workers
 from app.service import Phase, Service
 
 
-def create_lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Returns the lifespan of an application over a service."""
+def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Returns the lifespan of an application over a service that a sampler looks at."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         loading = asyncio.create_task(_load(service))
         watching = asyncio.create_task(service.watchdog.run())
+        sampling = asyncio.create_task(sampler.run())
         yield
         service.phase = Phase.CLOSING
+        sampling.cancel()
         loading.cancel()
         watching.cancel()
-        await asyncio.gather(loading, watching, return_exceptions=True)
+        await asyncio.gather(loading, watching, sampling, return_exceptions=True)
         if not service.watchdog.verdict.restart_because:  # what is stuck would never let go
             await asyncio.to_thread(service.registry.close)
+        if service.tracing:
+            await asyncio.to_thread(service.tracing.close)
 
     return lifespan
 

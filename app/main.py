@@ -13,6 +13,7 @@ from app.middleware import RequestMiddleware
 from app.pages import add_pages
 from app.problems import add_exception_handlers
 from app.runtime import Runtime
+from app.sampling import Sampler
 from app.service import Service
 from app.settings import Settings
 
@@ -33,18 +34,19 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
         KeyFileError: keys are configured and cannot be read.
     """
     service = Service(settings, runtime)
+    sampler = Sampler(service)
     app = FastAPI(
         title="Image Predictor",
         version=_API_VERSION,
         description="Class probabilities for images.",
-        lifespan=create_lifespan(service),
+        lifespan=create_lifespan(service, sampler),
         docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; asking costs each request
     )
     app.state.service = service
     app.state.auth = auth = Auth(settings)
-    add_routes(app, service)
+    add_routes(app, service, sampler)
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)

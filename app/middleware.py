@@ -12,8 +12,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.logs import request_fields
 from app.problems import problem_response
 from app.service import Service, Timings
+from app.tracing import RequestSpan
 
 logger = logging.getLogger(__name__)
 access_logger = logging.getLogger("app.access")
@@ -32,6 +34,7 @@ class RequestMiddleware:
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
+        self._service = service
         self._metrics = service.metrics
         self._access_log = service.settings.access_log
 
@@ -40,9 +43,19 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        tracing = self._service.tracing
+        if tracing is None:
+            await self._handle(scope, receive, send)
+            return
+        with tracing.request(scope["method"], scope["path"], Headers(scope=scope)) as span:
+            await self._handle(scope, receive, send, span)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, span: RequestSpan | None = None) -> None:
         started_at = time.monotonic()
         given_id = Headers(scope=scope).get("x-request-id", "")
         request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(16)
+        fields = {"request_id": request_id, "trace_id": span.trace_id} if span else {"request_id": request_id}
+        context = request_fields.set(fields)
         timings = Timings()
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, timings=timings, started_at=started_at)
@@ -71,12 +84,29 @@ class RequestMiddleware:
         finally:
             seconds = time.monotonic() - started_at
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, scope["method"], status, state.get("error_code", "")).inc()
-            self._metrics.request_seconds.labels(route).observe(seconds)
+            code = state.get("error_code", "")
+            self._metrics.count_request(route, scope["method"], status, code, seconds)
+            if span:
+                span.finish(method=scope["method"], route=route, status=status, code=code, request_id=request_id)
             if self._access_log:
-                access_logger.info(
-                    "%s %s %d %.1f ms %s", scope["method"], quote(scope["path"]), status, 1000 * seconds, request_id
-                )
+                self._log(scope, route, status, 1000 * seconds)
+            request_fields.reset(context)
+
+    def _log(self, scope: Scope, route: str, status: int, duration_ms: float) -> None:
+        method, path, state = scope["method"], quote(scope["path"]), scope["state"]
+        fields = {
+            "method": method,
+            "path": path,
+            "route": route,
+            "status": status,
+            "code": state.get("error_code"),
+            "duration_ms": round(duration_ms, 3),
+            "api_key_name": state.get("api_key_name"),
+        }
+        access_logger.info(
+            "%s %s %d %.1f ms %s", method, path, status, duration_ms, state["request_id"],
+            extra={name: value for name, value in fields.items() if value is not None},
+        )  # fmt: skip
 
 
 def _server_timing(timings: Timings, total_s: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -44,6 +44,7 @@ class Classification:
         queue_s: seconds that it waited, for a decoder and for a stream.
         inference_s: seconds that its batch took.
         batch_size: how many images shared the batch.
+        decode_started_at: of `time.monotonic`.
     """
 
     probabilities: Probabilities
@@ -55,6 +56,7 @@ class Classification:
     queue_s: float
     inference_s: float
     batch_size: int
+    decode_started_at: float
 
 
 class _Encoded(NamedTuple):
@@ -71,6 +73,7 @@ class _Prepared(NamedTuple):
     height: int
     adjustments: tuple[Adjustment, ...]
     decode_s: float
+    decode_started_at: float
 
 
 class Pipeline:
@@ -142,13 +145,14 @@ class Pipeline:
             queue_s=decode_wait_s + answer.queue_s,
             inference_s=answer.inference_s,
             batch_size=answer.batch_size,
+            decode_started_at=prepared.decode_started_at,
         )
 
     async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
         """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
         height, width = pixels.shape[1:]
-        image = _Prepared(pixels, format="BMP", width=width, height=height, adjustments=(), decode_s=0.0)  # of no file
-        _, probabilities = (await self._batcher.submit(image, deadline=deadline)).result
+        of_no_file = _Prepared(pixels, "BMP", width, height, adjustments=(), decode_s=0.0, decode_started_at=0.0)
+        _, probabilities = (await self._batcher.submit(of_no_file, deadline=deadline)).result
         return probabilities
 
     @property
@@ -160,6 +164,15 @@ class Pipeline:
     def failures_in_a_row(self) -> int:
         """How many images the engine has failed on since the last one that came through."""
         return self._batcher.failures_in_a_row
+
+    @property
+    def queue_depth(self) -> int:
+        """How many images wait for a stream."""
+        return self._batcher.depth
+
+    def count_batches(self, observe: Callable[[int], None]) -> None:
+        """Tells the size of every batch from now on to `observe`, which streams call from their threads."""
+        self._batcher.on_batch = observe
 
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks."""
@@ -189,6 +202,7 @@ class Pipeline:
             decoded.height,
             decoded.adjustments,
             time.monotonic() - started_at,
+            started_at,
         )
 
     def _infer(self, batch: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities]]:

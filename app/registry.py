@@ -189,6 +189,9 @@ class Registry:
         ).set(1)
         if check:
             self._metrics.golden_deviation.labels(artifact.name, artifact.version).set(check.max_abs_deviation)
+            self._metrics.golden_bound.labels(artifact.name, artifact.version).set(check.bound)
+        # Only now, so that the batches of warm-up and golden check do not count.
+        model.pipeline.count_batches(self._metrics.of_model(artifact.name, artifact.version).batch_size.observe)
 
 
 def _compared(model: ServedModel) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
+from app import tracing
 from app.admission import Admission
 from app.errors import DeadlineExceededError, DrainingError, ImageError, NotReadyError, PredictorError
 from app.metrics import Metrics
@@ -79,6 +80,7 @@ class Service:
         self.watchdog = Watchdog(
             lambda: self.registry.served, stuck_after_s=max(_MIN_STUCK_S, settings.request_timeout_s)
         )
+        self.tracing = tracing.traces_to(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self.phase = Phase.SERVING
         self._admission = Admission(settings.max_pending_images)
         self.metrics.sample(self.metrics.pending_images, lambda: self._admission.pending_images)
@@ -140,11 +142,17 @@ class Service:
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
     ) -> ImagePrediction:
         """Classifies one image and counts it; see `Pipeline.classify` for what it raises."""
-        classification = await model.pipeline.classify(encoded, deadline=deadline)
+        artifact = model.artifact
+        if self.tracing is None:
+            classification = await model.pipeline.classify(encoded, deadline=deadline)
+        else:
+            with self.tracing.classify(artifact.name, artifact.version) as span:
+                classification = await model.pipeline.classify(encoded, deadline=deadline)
+                span.finish(classification)
         timings.include(classification)
-        self._count(model.artifact.name, classification)
+        self.metrics.of_model(artifact.name, artifact.version).count_image(classification, artifact.class_names)
         return ImagePrediction(
-            predictions=top_classes(classification, model.artifact.class_names, top_k),
+            predictions=top_classes(classification, artifact.class_names, top_k),
             image=describe_image(classification),
         )
 
@@ -162,13 +170,6 @@ class Service:
             logger.exception("An image of request %s failed.", request_id)
             detail = "The image could not be classified; the log has the reason under the request id."
             return FailedImage(error=problem_details("internal", detail, request_id))
-
-    def _count(self, model: str, classification: Classification) -> None:
-        self.metrics.images.labels(model, classification.format).inc()
-        self.metrics.decode_seconds.labels(model).observe(classification.decode_s)
-        self.metrics.queue_seconds.labels(model).observe(classification.queue_s)
-        self.metrics.inference_seconds.labels(model).observe(classification.inference_s)
-        self.metrics.batch_size.labels(model).observe(classification.batch_size)
 
 
 def top_classes(classification: Classification, class_names: tuple[str, ...], top_k: int) -> list[ClassProbability]:

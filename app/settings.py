@@ -13,8 +13,10 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from app import tracing
 from app.decode import ImageLimits
 from app.formats import FORMATS
+from app.logs import LogFormat
 
 
 def _split_commas(value: str) -> tuple[str, ...]:
@@ -141,7 +143,22 @@ class Settings(ModelSettings):
         default=None, description="PEM file of the authorities that clients must have a certificate from"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
+    log_format: LogFormat = Field(
+        default="console", description="console for people, json for a JSON object a line, each with its request's id"
+    )
     access_log: CliImplicitFlag[bool] = Field(default=False, description="Log a line for every request")
+    otlp_endpoint: str = Field(
+        default="",
+        pattern=r"^(https?://\S+)?$",
+        description="Collector of OpenTelemetry traces, over HTTP, such as http://localhost:4318; empty for none",
+    )
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _installed_telemetry(cls, value: str) -> str:
+        if value and not tracing.is_installed():
+            raise ValueError("traces need the extra `telemetry`: pip install 'image-predictor[telemetry]'")
+        return value
 
     @field_validator("workers")
     @classmethod

@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Final
 
 from app.errors import PredictorError
+from app.logs import configure_logging
 from app.main import create_app
 from app.metrics import forget_worker, share_files
 from app.runtime import METRICS_FOLDER, Board, Runtime
@@ -276,9 +277,7 @@ def _work(settings: Settings, listening: socket.socket, seed: _RuntimeSeed, pare
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     _die_with(parent)
     if not logging.getLogger().handlers:  # a spawned process has none yet
-        from app.__main__ import configure_logging
-
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, settings.log_format)
     runtime = seed.grow()
     share_cores(runtime.workers)
     share_files(runtime)

@@ -149,7 +149,19 @@ def test_environment_is_valid_settings() -> None:
 def test_build_arguments_have_one_default_each() -> None:
     arguments = {tuple(found.value.split("=", 1)) for found in INSTRUCTIONS if found.keyword == "ARG"}
 
-    assert sorted(name for name, _ in arguments) == ["MODEL", "MODEL_STORE", "PYTHON_IMAGE", "TORCH_INDEX"]
+    assert sorted(name for name, _ in arguments) == ["EXTRAS", "MODEL", "MODEL_STORE", "PYTHON_IMAGE", "TORCH_INDEX"]
+
+
+@pytest.mark.parametrize(("extras", "added"), [("", False), ("telemetry", True)])
+def test_extras_are_installed_if_they_are_asked_for(tmp_path: Path, extras: str, added: bool) -> None:
+    """The program that lists what is installed, taken out of the Dockerfile and run."""
+    (listing,) = re.findall(r'python -c "(import os, tomllib; .*?)" &&', " ".join(values("RUN", "dependencies")))
+    (tmp_path / "pyproject.toml").write_bytes((ROOT / "pyproject.toml").read_bytes())
+    subprocess.run([sys.executable, "-c", listing], cwd=tmp_path, env=os.environ | {"EXTRAS": extras}, check=True)
+    serving = (tmp_path / "serving.txt").read_text(encoding="utf-8").splitlines()
+
+    assert any(line.startswith("torch>=") for line in serving)
+    assert any(line.startswith("opentelemetry-sdk") for line in serving) is added
 
 
 def test_healthcheck_follows_readiness(imagenet_store: Path, tmp_path: Path) -> None:

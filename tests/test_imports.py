@@ -69,11 +69,12 @@ def normalised(distribution: str) -> str:
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, list[str]]:
-    """The requirements in pyproject.toml: `serving`, and every other."""
+    """The requirements in pyproject.toml: `serving`, and every other; among those, `telemetry`."""
     table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [entry for extra in table["optional-dependencies"].values() for entry in extra]
+    telemetry = table["optional-dependencies"]["telemetry"]
     others = [entry for entry in extras if not entry.startswith(f"{table['name']}[")]  # an extra may name another one
-    return {"serving": table["dependencies"], "others": others}
+    return {"serving": table["dependencies"], "telemetry": telemetry, "others": others}
 
 
 @pytest.mark.parametrize("path", APP, ids=relative)
@@ -83,7 +84,9 @@ def test_the_service_never_imports_training(path: Path) -> None:
 
 @pytest.mark.parametrize("path", APP, ids=relative)
 def test_the_service_imports_only_what_it_is_installed_with(path: Path, project: dict[str, list[str]]) -> None:
-    allowed = importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
+    # Traces are an option: what makes them is imported when they are asked for, as the last test shows.
+    telemetry = importable_names(project["telemetry"]) if path.name == "tracing.py" else set()
+    allowed = telemetry | importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
     assert top_level(modules_imported_by(path)) <= allowed
 
 
@@ -137,6 +140,7 @@ def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_tra
     assert {"timm", "torchvision", "skimage"} <= needed_only_elsewhere
     # torch itself looks for these, if they are there.
     optional_for_torch = {"onnx", "onnxscript", "onnxruntime", "yaml", "scipy", "mypy", "matplotlib", "networkx"}
-    assert loaded & needed_only_elsewhere - optional_for_torch == set()
+    # FastAPI brings OpenTelemetry's API along; that nothing else of it is loaded is tested with the traces.
+    assert loaded & needed_only_elsewhere - optional_for_torch - {"opentelemetry"} == set()
     assert "training" not in loaded
     assert list(tmp_path.iterdir()) == []
