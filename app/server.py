@@ -93,7 +93,11 @@ class _Server(uvicorn.Server):
             return
         await super().startup([])
         self._acceptor = Acceptor(
-            self._listening, welcome=self._welcome, connections=self._count_connections, runtime=self._runtime
+            self._listening,
+            welcome=self._welcome,
+            connections=self._count_connections,
+            wanted=self._should_accept,
+            runtime=self._runtime,
         )
         self._take_stock()
 
@@ -155,23 +159,29 @@ class _Server(uvicorn.Server):
         self._service.metrics.take_samples()
         if self._acceptor is None:
             return
-        if self._runtime is None:
-            self._acceptor.open()
-            return
-        if os.getppid() != self._parent:
-            os._exit(1)  # the supervisor is gone, and nobody would ever end this process
-        is_ready = self._is_ready()
-        # A worker that cannot do its work leaves it to those that can; if there is none, it tells clients so.
-        others_ready = any(row.accepts and row.ready for row in self._runtime.siblings)
-        retiring = self._service.phase is not Phase.SERVING and not self._runtime.board.draining
-        if not retiring and (is_ready or not others_ready):
+        if self._should_accept():
             self._acceptor.open()
         else:
             self._acceptor.shut()
+        if self._runtime is None:
+            return
+        if os.getppid() != self._parent:
+            os._exit(1)  # the supervisor is gone, and nobody would ever end this process
         row = self._runtime.row
-        row.publish(accepting=self._acceptor.is_open, ready=is_ready, connections=self._count_connections())
+        row.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
         if self._service.watchdog.verdict.restart_because:
             row.ask_for_restart()
+
+    def _should_accept(self) -> bool:
+        """Returns whether to take connections: of several workers, one that is not ready leaves them to those that are.
+
+        If there is none, it takes them, so that clients and probes learn why.
+        """
+        if self._runtime is None:
+            return True
+        if self._service.phase is not Phase.SERVING and not self._runtime.board.draining:  # it alone is to go
+            return False
+        return self._is_ready() or not any(row.serves for row in self._runtime.siblings)
 
     def _is_ready(self) -> bool:
         try:

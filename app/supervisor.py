@@ -75,6 +75,7 @@ class _Place:
         index: from 0.
         process: that is there now, if one is.
         was_ready: whether that one has ever been ready.
+        is_killed: whether it was stuck, and is being ended.
         failed_starts: how many in a row died before they were ready.
         start_at: when the next one is to be started, of `time.monotonic`, if none is there.
     """
@@ -82,6 +83,7 @@ class _Place:
     index: int
     process: ForkProcess | SpawnProcess | None = None
     was_ready: bool = False
+    is_killed: bool = False
     failed_starts: int = 0
     start_at: float = 0.0
 
@@ -123,8 +125,10 @@ class Supervisor:
             try:
                 while not self._signals:
                     self._start_missing()
-                    wait([*self._sentinels(), woken], _POLL_S)
+                    ending = wait([*self._sentinels(), woken], _POLL_S)
                     for place in self._places:
+                        if place.process and place.process.sentinel in ending:
+                            place.process.join()  # a sentinel tells a moment earlier
                         if self._has_ended(place) and self._cannot_start(place):
                             return _CANNOT_START
                     self._replace_stuck()
@@ -173,7 +177,7 @@ class Supervisor:
         runtime = _RuntimeSeed(
             self._folder, self._workers, place.index, max_workers=self._max_workers if settles else self._workers
         )
-        place.was_ready = False
+        place.was_ready = place.is_killed = False
         place.process = self._context.Process(
             target=_work, args=(self._settings, self._listening, runtime, os.getpid()), name=f"worker-{place.index}"
         )
@@ -211,9 +215,10 @@ class Supervisor:
         for place in self._places:
             row = self._board.row(place.index)
             hung = place.was_ready and not row.retiring and row.silent_s > self._hung_after_s
-            if place.process and (hung or row.wants_restart):
+            if place.process and not place.is_killed and (hung or row.wants_restart):
                 reason = f"its event loop has not moved for {row.silent_s:.0f} s" if hung else "its inference is stuck"
                 logger.error("Worker %d (process %d) is ended: %s.", place.index, place.process.pid, reason)
+                place.is_killed = True
                 place.process.kill()
 
     def _grow(self) -> None:
