@@ -34,6 +34,9 @@ from app.runtime import METRICS_FOLDER, Board, Runtime
 from app.server import listen, serve_process
 from app.settings import Settings, share_cores, usable_cores
 
+if sys.platform != "win32":
+    import fcntl
+
 logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
@@ -335,21 +338,26 @@ def _runtime_folder() -> Iterator[Path]:
     Its lock tells that the service lives: it ends with the last process that holds it, and works across containers
     that share a folder for temporary files, as process ids would not.
     """
-    import fcntl
-
     try:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     except OSError:  # a container whose file system cannot be written to still has this
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for other in folder.parent.glob(f"{_FOLDER_PREFIX}*/lock"):
-            with contextlib.suppress(OSError), other.open("r+") as its_lock:  # another user's, or just removed
-                if time.time() - other.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
-                    continue
-                fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other.parent, ignore_errors=True)
+        if sys.platform != "win32":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _remove_stale_folders(folder.parent)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale_folders(parent: Path) -> None:
+    if sys.platform == "win32":
+        return
+    for path in parent.glob(f"{_FOLDER_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), path.open("r+") as lock:  # another user's, or just removed
+            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)
