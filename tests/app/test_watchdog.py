@@ -27,7 +27,9 @@ class FakePipeline:
     """
 
     def __init__(self, run: Any) -> None:
-        self.batcher: Batcher[torch.Tensor, Any] = Batcher(run, streams=1, max_batch_size=4, max_queue_items=8)
+        self.batcher: Batcher[torch.Tensor, torch.Tensor, Any] = Batcher(
+            lambda image: image, run, streams=1, max_batch_size=4, max_queue_items=8
+        )
 
     @property
     def longest_batch_s(self) -> float:
