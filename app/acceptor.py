@@ -34,6 +34,7 @@ class Acceptor:
         listening: the socket; closed by `close`.
         welcome: what to do with a new connection.
         connections: returns how many there are.
+        wanted: returns whether this worker should take any at this moment.
         runtime: whose siblings take connections too.
     """
 
@@ -43,12 +44,14 @@ class Acceptor:
         *,
         welcome: Callable[[socket.socket], None],
         connections: Callable[[], int],
+        wanted: Callable[[], bool],
         runtime: Runtime | None,
     ) -> None:
         self.is_open = False
         self._listening = listening
         self._welcome = welcome
         self._connections = connections
+        self._wanted = wanted
         self._runtime = runtime
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
@@ -81,7 +84,9 @@ class Acceptor:
 
     def _on_readable(self) -> None:
         surplus = self._surplus()
-        if surplus > 0:
+        if not self._wanted():
+            self.shut()
+        elif surplus > 0:
             self._rest(min(surplus * _PATIENCE_S, _MAX_PATIENCE_S), then_take=True)
         else:
             self._take_one()
@@ -113,7 +118,7 @@ class Acceptor:
         self._loop.remove_reader(self._listening)
 
         def go_on() -> None:
-            if then_take:  # though it has more: nobody else came
+            if then_take and self._wanted():  # though it has more: nobody else came
                 self._take_one()
             if self.is_open:
                 self._loop.add_reader(self._listening, self._on_readable)

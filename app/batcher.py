@@ -108,7 +108,7 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     @property
     def longest_running_s(self) -> float:
-        """Seconds since the start of the oldest batch that is being computed; 0 if none is."""
+        """Seconds that the longest of all streams has been at its batch, preparation included; 0 if all are idle."""
         started_at = min(list(self._running_since.values()), default=None)
         return 0.0 if started_at is None else time.monotonic() - started_at
 

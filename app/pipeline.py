@@ -157,7 +157,7 @@ class Pipeline:
 
     @property
     def longest_batch_s(self) -> float:
-        """Seconds that the oldest batch has been running; 0 if none is."""
+        """Seconds that the longest of all streams has been at one image or batch; 0 if all are idle."""
         return self._batcher.longest_running_s
 
     @property

@@ -13,8 +13,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-# A worker whose event loop has not come by for this long takes no connections: the others do not reckon with it.
+# A worker whose event loop has not come by for this long takes no connections: the others do not leave it any.
 _FRESH_S: Final = 1.0
+# And after this long, one that is not ready would rather refuse what comes than let it wait for that worker.
+_SERVING_S: Final = 5.0
 METRICS_FOLDER: Final = "metrics"
 _FIELDS: Final = 8
 _BYTES_PER_FIELD: Final = 8
@@ -140,6 +142,11 @@ class Row:
     def accepts(self) -> bool:
         """Whether it takes new connections, and is awake to do so."""
         return bool(self._fields[_Field.ACCEPTING]) and self.silent_s < _FRESH_S
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes new connections and answers them, be it slowly."""
+        return bool(self._fields[_Field.ACCEPTING]) and self.ready and self.silent_s < _SERVING_S
 
     @property
     def silent_s(self) -> float:

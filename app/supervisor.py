@@ -36,6 +36,9 @@ from app.server import check_files, listen, serve_process
 from app.settings import Settings, share_cores, usable_cores
 from app.tls import tls_options
 
+if sys.platform != "win32":
+    import fcntl
+
 logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
@@ -78,6 +81,7 @@ class _Place:
         index: from 0.
         process: that is there now, if one is.
         was_ready: whether that one has ever been ready.
+        is_killed: whether it was stuck, and is being ended.
         failed_starts: how many in a row died before they were ready.
         start_at: when the next one is to be started, of `time.monotonic`, if none is there.
     """
@@ -85,6 +89,7 @@ class _Place:
     index: int
     process: ForkProcess | SpawnProcess | None = None
     was_ready: bool = False
+    is_killed: bool = False
     failed_starts: int = 0
     start_at: float = 0.0
 
@@ -126,8 +131,10 @@ class Supervisor:
             try:
                 while not self._signals:
                     self._start_missing()
-                    wait([*self._sentinels(), woken], _POLL_S)
+                    ending = wait([*self._sentinels(), woken], _POLL_S)
                     for place in self._places:
+                        if place.process and place.process.sentinel in ending:
+                            place.process.join()  # a sentinel tells a moment earlier
                         if self._has_ended(place) and self._cannot_start(place):
                             return _CANNOT_START
                     self._replace_stuck()
@@ -176,7 +183,7 @@ class Supervisor:
         runtime = _RuntimeSeed(
             self._folder, self._workers, place.index, max_workers=self._max_workers if settles else self._workers
         )
-        place.was_ready = False
+        place.was_ready = place.is_killed = False
         place.process = self._context.Process(
             target=_work, args=(self._settings, self._listening, runtime, os.getpid()), name=f"worker-{place.index}"
         )
@@ -214,9 +221,10 @@ class Supervisor:
         for place in self._places:
             row = self._board.row(place.index)
             hung = place.was_ready and not row.retiring and row.silent_s > self._hung_after_s
-            if place.process and (hung or row.wants_restart):
+            if place.process and not place.is_killed and (hung or row.wants_restart):
                 reason = f"its event loop has not moved for {row.silent_s:.0f} s" if hung else "its inference is stuck"
                 logger.error("Worker %d (process %d) is ended: %s.", place.index, place.process.pid, reason)
+                place.is_killed = True
                 place.process.kill()
 
     def _grow(self) -> None:
@@ -331,21 +339,26 @@ def _runtime_folder() -> Iterator[Path]:
     Its lock tells that the service lives: it ends with the last process that holds it, and works across containers
     that share a folder for temporary files, as process ids would not.
     """
-    import fcntl
-
     try:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     except OSError:  # a container whose file system cannot be written to still has this
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for other in folder.parent.glob(f"{_FOLDER_PREFIX}*/lock"):
-            with contextlib.suppress(OSError), other.open("r+") as its_lock:  # another user's, or just removed
-                if time.time() - other.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
-                    continue
-                fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other.parent, ignore_errors=True)
+        if sys.platform != "win32":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _remove_stale_folders(folder.parent)
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale_folders(parent: Path) -> None:
+    if sys.platform == "win32":
+        return
+    for path in parent.glob(f"{_FOLDER_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), path.open("r+") as lock:  # another user's, or just removed
+            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)

@@ -19,11 +19,13 @@ class Worker:
 
     def __init__(self, listening: socket.socket, runtime: Runtime) -> None:
         self.connections: list[socket.socket] = []
+        self.wants_connections = True
         self.runtime = runtime
         self.acceptor = Acceptor(
             listening.dup(),
             welcome=self.connections.append,
             connections=lambda: len(self.connections),
+            wanted=lambda: self.wants_connections,
             runtime=runtime,
         )
 
@@ -78,6 +80,18 @@ async def test_sibling_that_does_not_come_is_not_waited_for(listening: socket.so
     clients = await connect(listening, workers, 5)
 
     assert (len(awake.connections), len(hung.connections)) == (5, 0)
+    close(clients, workers, listening)
+
+
+async def test_worker_that_wants_none_leaves_them_to_its_sibling(listening: socket.socket, tmp_path: Path) -> None:
+    ready, loading = workers = two_workers(listening, tmp_path)
+    loading.wants_connections = False
+    for worker in workers:
+        worker.publish()
+        worker.acceptor.open()
+    clients = await connect(listening, workers, 5)
+
+    assert (len(ready.connections), len(loading.connections)) == (5, 0)
     close(clients, workers, listening)
 
 
