@@ -35,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=create_lifespan(service),
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; asking costs each request
     )
     app.state.service = service
     app.state.auth = auth = Auth(settings)
