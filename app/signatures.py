@@ -97,7 +97,7 @@ def copy_of(folder: Path, manifest: Manifest) -> Path:
     Raises:
         ArtifactError: a file is missing or of another size, or there is no room for it.
     """
-    private = Path(tempfile.mkdtemp(prefix="image-predictor-"))  # for its owner alone
+    private = Path(tempfile.mkdtemp(prefix="signed-model-"))  # for its owner alone
     try:
         for file_name, expected in manifest.files.items():
             if (found := (folder / file_name).stat().st_size) != expected.size_bytes:
