@@ -68,18 +68,31 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
         UnknownModelError: there is no such model, version or file.
         ArtifactError: it is damaged, or not a classifier that can be served.
     """
-    path = Path(reference)
-    if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
-        return _load_file(path)
-    name, _, version = reference.partition("/")
-    if version and not version.isdecimal():
-        raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
-    folder = store.resolve(name, int(version) if version else None)
+    if is_file_reference(reference):
+        return _load_file(Path(reference))
+    folder = store.resolve(*split_reference(reference))
     manifest = Manifest.read(folder)
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
     verify_files(folder, manifest)
     return _load_file(folder / MODEL_FILE, manifest)
+
+
+def is_file_reference(reference: str) -> bool:
+    """Returns whether a reference is the path of a TorchScript file."""
+    return Path(reference).suffix in {".pt", ".pth", ".ts", ".torchscript"}
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """Returns the name and the version of `NAME` or `NAME/VERSION`.
+
+    Raises:
+        ArtifactError: it is neither.
+    """
+    name, _, version = reference.partition("/")
+    if version and not version.isdecimal():
+        raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
+    return name, int(version) if version else None
 
 
 def _load_file(path: Path, published: Manifest | None = None) -> Artifact:

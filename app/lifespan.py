@@ -19,7 +19,7 @@ def create_lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContex
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(service.registry.load_all())
+        loading = asyncio.create_task(service.watcher.run())
         yield
         service.phase = Phase.CLOSING
         loading.cancel()

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
+from app.admin import add_admin_routes
 from app.api import add_routes
 from app.lifespan import create_lifespan
 from app.middleware import RequestMiddleware
@@ -34,6 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.service = service
     add_routes(app, service)
+    add_admin_routes(app, service)
     add_exception_handlers(app)
     if settings.cors_origins:
         app.add_middleware(

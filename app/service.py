@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from app.problems import problem_details
 from app.registry import Registry, ServedModel
 from app.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
 from app.settings import Settings
+from app.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +60,24 @@ class Service:
 
     Args:
         settings: of the whole service.
+        runtime_folder: that its workers share, if it has several.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, runtime_folder: Path | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
+        self.registry = Registry(
+            settings,
+            self.metrics,
+            max_queue_items=settings.max_pending_images,
+            memory_budget_mb=settings.memory_budget_mb,
+            runtime_folder=runtime_folder,
+        )
+        self.watcher = Watcher(self.registry, watch_store_s=settings.watch_store_s)
         self.phase = Phase.SERVING
-        self._admission = Admission(settings.max_pending_images)
+        self._admission = Admission(
+            settings.max_pending_images, model_count=lambda: len({slot.name for slot in self.registry.slots})
+        )
         self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
 
     def check_ready(self) -> None:
@@ -90,16 +102,16 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def admit(self, images: int = 1) -> AbstractContextManager[None]:
-        """Holds permits for images while they are worked on.
+    def admit(self, images: int = 1, *, model: str) -> AbstractContextManager[None]:
+        """Holds permits for images of a model while they are worked on.
 
         Raises:
             DrainingError: the service finishes only what was admitted before.
-            OverloadedError: too many images are being worked on.
+            OverloadedError: too many images are being worked on, by this model or by all.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        return self._admission.admit(images)
+        return self._admission.admit(images, model=model)
 
     async def classify(
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
