@@ -241,9 +241,7 @@ class Registry:
             await self._make_room(slot, release)
             model = await self._load(release.reference, slot.model)
         except PredictorError as error:
-            # A disk that failed to read may succeed the next time, and memory may be free then.
-            is_final = not (isinstance(error, MemoryBudgetError) or isinstance(error.__cause__, OSError))
-            rejection = Rejection(error, release, is_final)
+            rejection = Rejection(error, release, is_final=not _may_pass(error))
         except Exception as error:
             logger.exception("Model %s cannot be loaded.", release.reference)
             rejection = Rejection(ArtifactError(f"Loading failed: {error}"), release)
@@ -339,6 +337,13 @@ class Registry:
         return self._metrics.model_info.labels(
             artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
         )
+
+
+def _may_pass(error: PredictorError) -> bool:
+    """Returns whether the same files may be loaded another time: a disk may recover, memory may be freed."""
+    cause = error.__cause__
+    disk_failed = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return disk_failed or isinstance(error, MemoryBudgetError)
 
 
 def _compared(model: ServedModel) -> str:
