@@ -254,7 +254,9 @@ class Registry:
         slot.rejected[release.reference] = rejection
 
     async def _load(self, reference: str, previous: ServedModel | None) -> ServedModel:
-        return await self._loader.load(reference, previous=previous)
+        model = await self._loader.load(reference, previous=previous)
+        await asyncio.to_thread(return_freed_memory)  # what loading itself needed
+        return model
 
     def _report(self, reference: str, rejection: Rejection, slot: Slot) -> None:
         meanwhile = (

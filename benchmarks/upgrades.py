@@ -4,7 +4,7 @@ python -m benchmarks.upgrades --switches 200
 
 Publishes version after version of a small model, each with probabilities of its own, every tenth damaged: a wrong hash,
 a model cut short, probabilities other than the golden ones. Clients send images all the while, and compare. Exit status
-1 if an answer failed, a version answered with another's probabilities, a damaged version served, or memory kept growing.
+1 if an answer failed, a version gave another's probabilities, a damaged version served, or memory kept growing.
 """
 
 from __future__ import annotations
