@@ -10,7 +10,7 @@ import ctypes
 import logging
 import sys
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,7 @@ from app.engine_choice import Candidate, EngineChoice, choose_engine
 from app.errors import ArtifactError
 from app.golden import GoldenCheck
 from app.pipeline import Pipeline
-from app.settings import ModelSettings
+from app.settings import ModelSettings, usable_cores
 from app.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -84,16 +84,13 @@ class Loader:
     Args:
         settings: device, engine, streams and batching.
         store: where the models are.
-        decode_pool: of the pipelines.
         max_queue_items: most images that wait for each model.
     """
 
-    def __init__(
-        self, settings: ModelSettings, store: ModelStore, *, decode_pool: Executor, max_queue_items: int
-    ) -> None:
+    def __init__(self, settings: ModelSettings, store: ModelStore, *, max_queue_items: int) -> None:
         self._settings = settings
         self._store = store
-        self._decode_pool = decode_pool
+        self._decode_pool: ThreadPoolExecutor | None = None
         self._max_queue_items = max_queue_items
 
     async def load(self, reference: str, *, previous: ServedModel | None = None) -> ServedModel:
@@ -122,10 +119,19 @@ class Loader:
             artifact, choice.engine, choice.pipeline, choice.streams, choice.candidates, choice.golden_check
         )
 
+    def close(self) -> None:
+        """Ends the threads that models share. Blocks."""
+        if self._decode_pool:
+            self._decode_pool.shutdown()
+
     async def _choose(self, artifact: Artifact, settings: ModelSettings) -> EngineChoice:
+        device = resolve_device(settings.device)
+        decode_threads = settings.decode_threads or (0 if device.type == "cpu" else usable_cores())
+        if decode_threads and self._decode_pool is None:
+            self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         return await choose_engine(
             artifact,
-            resolve_device(settings.device),
+            device,
             settings,
             decode_pool=self._decode_pool,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),

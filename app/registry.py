@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.loading import Loader, ServedModel, return_freed_memory
 from app.metrics import Metrics
 from app.releases import Release, find_release, follows_store
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 from app.store import ModelStore
 
 __all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "Rejection", "ServedModel", "Slot"]
@@ -124,8 +123,7 @@ class Registry:
         self.store = ModelStore(settings.model_store)
         self._metrics = metrics
         self._memory_budget_bytes = 1_000_000 * memory_budget_mb
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
-        self._loader = Loader(settings, self.store, decode_pool=self._decode_pool, max_queue_items=max_queue_items)
+        self._loader = Loader(settings, self.store, max_queue_items=max_queue_items)
         self._loading = asyncio.Lock()  # one at a time: two would need the memory and the cores of both
         self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 
@@ -233,7 +231,7 @@ class Registry:
             retiring.get_loop().call_soon_threadsafe(retiring.cancel)
         for model in [*self.served, *self._retiring.values()]:
             model.pipeline.close()
-        self._decode_pool.shutdown()
+        self._loader.close()
 
     async def _try(self, slot: Slot, release: Release) -> None:
         started_at = time.monotonic()
