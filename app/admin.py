@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Depends, FastAPI, Response
 
+from app import auth
 from app.api import ModelName, describe
-from app.auth import require_admin
 from app.problems import responses
 from app.schemas import ModelDescription
 from app.service import Service
@@ -13,7 +13,7 @@ from app.service import Service
 
 def add_admin_routes(app: FastAPI, service: Service) -> None:
     """Adds the routes that change what a service serves."""
-    router = APIRouter(prefix="/models/{name}", tags=["admin"], dependencies=[Depends(require_admin)])
+    router = APIRouter(prefix="/models/{name}", tags=["admin"], dependencies=[Depends(auth.require_admin)])
     registry, watcher = service.registry, service.watcher
 
     @router.post(
@@ -47,4 +47,4 @@ def add_admin_routes(app: FastAPI, service: Service) -> None:
         await watcher.unload(name)
         return Response(status_code=204)
 
-    app.include_router(router)
+    auth.add_admin_routes(app, router)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import shutil
 import time
 import weakref
@@ -68,11 +69,16 @@ def watching(start_app: StartApp, store_root: Path) -> TestClient:
 
 
 @pytest.fixture
-def start_admin(start_app: StartApp, store_root: Path) -> StartApp:
-    """Starts services whose admin routes need no key."""
+def start_admin(start_app: StartApp, store_root: Path, tmp_path: Path) -> StartApp:
+    """Starts services, and gives clients that are admins of them."""
+    keys = tmp_path / "admin_keys"
+    keys.write_text(f"tests:{hashlib.sha256(b'key').hexdigest()}\n")
 
     def start(**settings: object) -> TestClient:
-        client = start_app(**{"model_store": store_root, "watch_store_s": 0, **settings})
+        client = start_app(
+            **{"model_store": store_root, "watch_store_s": 0, "admin_keys_file": keys, **settings},
+        )
+        client.headers["Authorization"] = "Bearer key"
         client.app.dependency_overrides[require_admin] = lambda: None  # type: ignore[attr-defined]
         return client
 
