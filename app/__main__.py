@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve`, `predict`, `models`, `prune`; or `image-predictor ...` where installed."""
+"""The command line: `python -m app serve`, `predict`, `models`, `pin` ...; or `image-predictor ...` where installed."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ commands:
   serve            serve models over HTTP
   predict          classify files and folders without a server
   models           list the published models
+  pin              make a version of a model current, whatever is published
+  unpin            make the highest version current again
   prune            delete old versions of a model
   sign             sign a published model
   new-signing-key  make the pair of keys for that
@@ -69,8 +71,32 @@ class Models(StoreSettings, cli_prog_name="image-predictor models"):
         print_models(self.model_store)
 
 
+class Pin(StoreSettings, cli_prog_name="image-predictor pin"):
+    """Make a version of a model current until it is unpinned; running services switch to it."""
+
+    name: CliPositionalArg[str] = Field(description="The model")
+    version: CliPositionalArg[int] = Field(ge=1, description="The version")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        ModelStore(self.model_store).pin(self.name, self.version)
+        print(f"Model {self.name} is pinned to version {self.version}.")
+
+
+class Unpin(StoreSettings, cli_prog_name="image-predictor unpin"):
+    """Make the highest version of a model current again; running services switch to it."""
+
+    name: CliPositionalArg[str] = Field(description="The model")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        store = ModelStore(self.model_store)
+        store.unpin(self.name)
+        print(f"Model {self.name} is not pinned: version {store.resolve(self.name).name} is current.")
+
+
 class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
-    """Delete all but the newest versions of a model."""
+    """Delete all but the newest versions of a model, and the one that it is pinned to."""
 
     name: CliPositionalArg[str] = Field(description="The model")
     keep: int = Field(ge=1, description="How many versions to keep")
@@ -87,6 +113,8 @@ _COMMANDS: dict[str, type[BaseSettings]] = {
     "serve": Serve,
     "predict": Predict,
     "models": Models,
+    "pin": Pin,
+    "unpin": Unpin,
     "prune": Prune,
     "new-key": NewKey,
     "sign": Sign,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -20,11 +21,15 @@ class Admission:
 
     Args:
         max_pending_images: the most there may be.
+        model_count: tells how many models share them. Half of the permits are kept free for those that have few: each
+            has its part of that half to itself, whatever the others are flooded with.
     """
 
-    def __init__(self, max_pending_images: int) -> None:
+    def __init__(self, max_pending_images: int, *, model_count: Callable[[], int] = lambda: 1) -> None:
         self._max_pending_images = max_pending_images
+        self._model_count = model_count
         self._pending = 0
+        self._pending_of_model: Counter[str] = Counter()
         self._seconds_per_image = 0.0
         self._last_release_at = time.monotonic()
 
@@ -34,25 +39,41 @@ class Admission:
         return self._pending
 
     @contextmanager
-    def admit(self, images: int = 1) -> Iterator[None]:
+    def admit(self, images: int = 1, *, model: str = "") -> Iterator[None]:
         """Holds permits while the caller works.
+
+        Args:
+            images: how many.
+            model: that works on them.
 
         Raises:
             OverloadedError: there are not enough; `retry_after_s` is computed from the rate at which images leave.
         """
-        if self._pending + images > self._max_pending_images:
+        most = self._max_pending_images - self._reserved_for_others(model)
+        if self._pending + images > most:
             raise OverloadedError(
-                f"{self._pending} images are being worked on already; at most {self._max_pending_images} are admitted.",
+                f"{self._pending} images are being worked on already; at most {most} are admitted for this model.",
                 retry_after_s=self._retry_after_s(),
             )
         if self._pending == 0:
             self._last_release_at = time.monotonic()  # an idle spell says nothing of the rate
         self._pending += images
+        self._pending_of_model[model] += images
         try:
             yield
         finally:
             self._pending -= images
+            self._pending_of_model[model] -= images
             self._count_release(images)
+
+    def _reserved_for_others(self, model: str) -> int:
+        """Returns how many permits are kept free for other models."""
+        others = self._model_count() - 1
+        if others <= 0:
+            return 0
+        share = self._max_pending_images // (2 * (others + 1))
+        used = sum(min(share, count) for name, count in self._pending_of_model.items() if name != model)
+        return max(0, others * share - used)
 
     def _count_release(self, images: int) -> None:
         if images == 0:

@@ -74,7 +74,7 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
 
     async def predict_one(request: Request, model: ServedModel, top_k: int) -> Response:
         deadline = request.state.started_at + settings.request_timeout_s
-        with service.admit():
+        with model.usage.hold(), service.admit(model=model.artifact.name):
             encoded = await within(deadline, read_image(request, max_body_bytes=settings.max_body_bytes))
             work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
             answer = await unless_disconnected(request, work, deadline=deadline)
@@ -139,12 +139,13 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
                 )
             )
 
-        with service.admit():
+        name = model.artifact.name
+        with model.usage.hold(), service.admit(model=name):
             reading = read_images(
                 request, max_body_bytes=settings.max_body_bytes, max_images=settings.max_images_per_request
             )
             images = await within(deadline, reading)
-            with service.admit(len(images) - 1):
+            with service.admit(len(images) - 1, model=name):
                 results = await unless_disconnected(request, classify_all(images), deadline=deadline)
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
         return Response(answer.model_dump_json(), media_type="application/json")
@@ -164,14 +165,14 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
     @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
         """List the models that this service was asked to serve, and their state."""
-        return ModelList(models=[_describe(slot, is_default=slot is service.registry.slots[0])
+        return ModelList(models=[describe(slot, is_default=slot is service.registry.slots[0])
                                  for slot in service.registry.slots])  # fmt: skip
 
     @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
     async def model(name: ModelName) -> ModelDetails:
         """Describe a model: manifest, device, engine, precision, golden check."""
         slot = service.registry.slot(name)
-        description = _describe(slot, is_default=slot is service.registry.slots[0])
+        description = describe(slot, is_default=slot is service.registry.slots[0])
         if slot.model is None:
             return ModelDetails(**dict(description))
         artifact = slot.model.artifact
@@ -218,8 +219,9 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
-def _describe(slot: Slot, *, is_default: bool) -> ModelDescription:
-    model = slot.model
+def describe(slot: Slot, *, is_default: bool) -> ModelDescription:
+    """Returns what is told of a model."""
+    model, rejection = slot.model, slot.rejection
     if model is None:
         return ModelDescription(
             reference=slot.reference,
@@ -227,6 +229,8 @@ def _describe(slot: Slot, *, is_default: bool) -> ModelDescription:
             reason=slot.reason,
             is_default=is_default,
             verified=False,
+            rejected_version=rejection.release.label if rejection and rejection.release else None,
+            rejected_because=rejection.reason if rejection else None,
         )
     check = model.golden_check
     return ModelDescription(
@@ -242,6 +246,8 @@ def _describe(slot: Slot, *, is_default: bool) -> ModelDescription:
         precision=model.engine.precision,
         streams=model.streams,
         golden_check=_describe_check(check),
+        rejected_version=rejection.release.label if rejection and rejection.release else None,
+        rejected_because=rejection.reason if rejection else None,
     )
 
 

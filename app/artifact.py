@@ -73,15 +73,13 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
         SignatureError: keys are trusted, and none of them has signed it; nothing of it has been parsed.
         ArtifactError: it is damaged, or not a classifier that can be served.
     """
-    path = Path(reference)
-    if path.suffix in {".pt", ".pth", ".ts", ".torchscript"}:
+    if is_file_reference(reference):
         if store.trusted_keys is not None:
-            raise SignatureError(f"{path} is a file of its own, and only signed models of the store may be loaded.")
-        return _load_file(path)
-    name, _, version = reference.partition("/")
-    if version and not version.isdecimal():
-        raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
-    folder = store.resolve(name, int(version) if version else None)
+            raise SignatureError(
+                f"{reference} is a file of its own, and only signed models of the store may be loaded."
+            )
+        return _load_file(Path(reference))
+    folder = store.resolve(*split_reference(reference))
     manifest = store.read_manifest(folder)
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
@@ -99,6 +97,23 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
     # Engines may read the twin as long as the model is there; removed at the end of the process at the latest.
     weakref.finalize(artifact, shutil.rmtree, private, ignore_errors=True)
     return artifact
+
+
+def is_file_reference(reference: str) -> bool:
+    """Returns whether a reference is the path of a TorchScript file."""
+    return Path(reference).suffix in {".pt", ".pth", ".ts", ".torchscript"}
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """Returns the name and the version of `NAME` or `NAME/VERSION`.
+
+    Raises:
+        ArtifactError: it is neither.
+    """
+    name, _, version = reference.partition("/")
+    if version and not version.isdecimal():
+        raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
+    return name, int(version) if version else None
 
 
 def _load_file(path: Path, published: Manifest | None = None) -> Artifact:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Never, TypeVar
 
 from app.errors import DeadlineExceededError, OverloadedError
 
@@ -144,6 +144,8 @@ class Batcher(Generic[Item, Prepared, Result]):
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
+        # They lead back to the owner of this queue: without them, no cycle keeps a closed one's model in memory.
+        self._prepare = self._run = _refuse
 
     def _stream(self) -> None:
         stream = threading.get_ident()
@@ -247,6 +249,10 @@ class Batcher(Generic[Item, Prepared, Result]):
             outcomes[0][0].future.get_loop().call_soon_threadsafe(_settle, outcomes)
         except RuntimeError:  # the loop has closed: nobody waits any more
             logger.debug("%d answers came after the event loop had closed.", len(outcomes))
+
+
+def _refuse(_: object) -> Never:
+    raise RuntimeError("The queue is closed.")
 
 
 def _settle(outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:

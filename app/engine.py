@@ -113,11 +113,10 @@ class TorchScriptEngine:
         if artifact.is_split:
             module = module.to(memory_format=torch.channels_last)
             frozen = torch.jit.freeze(module, preserved_attrs=["classify"])
-            self._run = self._run_batched
             self._classify = frozen.classify
         else:
-            self._run = self._run_one_by_one
             self._classify = module
+        self._is_split = artifact.is_split
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `Engine`."""
@@ -125,7 +124,9 @@ class TorchScriptEngine:
             torch.set_num_threads(self._threads)
         reduced = self.precision != "float32"
         with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-            probabilities: Probabilities = self._run(images).to("cpu", torch.float32).numpy()
+            # No bound method is kept for this: a cycle would keep a retired model in memory.
+            output = self._run_batched(images) if self._is_split else self._run_one_by_one(images)
+            probabilities: Probabilities = output.to("cpu", torch.float32).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
 
     def _run_batched(self, images: Sequence[torch.Tensor]) -> torch.Tensor:

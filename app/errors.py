@@ -96,6 +96,18 @@ class ArtifactError(PredictorError):
     code = "not_ready"
 
 
+class ModelRejectedError(PredictorError):
+    """A version that was to be served cannot be; what served before serves on."""
+
+    code = "model_rejected"
+
+
+class MemoryBudgetError(PredictorError):
+    """Another model would take more memory than models may have."""
+
+    code = "memory_budget"
+
+
 class UnavailableError(PredictorError):
     """The service cannot take this request now; another time, or another replica, can."""
 
@@ -139,6 +151,7 @@ PROBLEMS: dict[str, Problem] = {
     "unknown_model": Problem(404, "No such model"),
     "not_found": Problem(404, "No such page"),
     "method_not_allowed": Problem(405, "Method not allowed here"),
+    "model_rejected": Problem(409, "The version cannot be served"),
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
@@ -149,4 +162,5 @@ PROBLEMS: dict[str, Problem] = {
     "not_ready": Problem(503, "No model is ready"),
     "draining": Problem(503, "The service is shutting down"),
     "deadline_exceeded": Problem(504, "The request took too long"),
+    "memory_budget": Problem(507, "No memory is left for another model"),
 }

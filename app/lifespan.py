@@ -21,7 +21,7 @@ def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], A
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        loading = asyncio.create_task(_load(service))
+        loading = asyncio.create_task(_load_and_watch(service))
         watching = asyncio.create_task(service.watchdog.run())
         sampling = asyncio.create_task(sampler.run())
         yield
@@ -38,8 +38,8 @@ def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], A
     return lifespan
 
 
-async def _load(service: Service) -> None:
-    """Loads the models; the only worker then finds out whether it should be joined by others."""
+async def _load_and_watch(service: Service) -> None:
+    """Loads the models, then follows the store; the only worker finds out whether it should be joined by others."""
     await service.registry.load_all()
     runtime = service.runtime
     if runtime and not service.is_settled:
@@ -49,3 +49,4 @@ async def _load(service: Service) -> None:
             service.is_settled = True
         else:  # the supervisor replaces this one by several with a smaller share of the cores each
             runtime.board.wanted_workers = wanted
+    await service.watcher.run()

@@ -13,19 +13,21 @@ from app.store import ModelStore
 
 
 def print_models(store_root: Path) -> None:
-    """Prints every published version, newest first; a damaged manifest is told in its row."""
+    """Prints every published version, newest first, and which one is pinned; damage is told in its row."""
     store = ModelStore(store_root)
     table = Table("Model", "Version", "Published", "Architecture", "Classes", "Metrics", "Megabytes")
     for name in store.names():
+        pinned = _pinned(store, name)
         for version in reversed(store.versions(name)):
+            shown = f"{version} (pinned)" if version == pinned else str(version)
             try:
                 manifest = Manifest.read(store.resolve(name, version))
             except ArtifactError as error:
-                table.add_row(name, str(version), f"[red]{error.detail}[/red]")
+                table.add_row(name, shown, f"[red]{error.detail}[/red]")
                 continue
             table.add_row(
                 name,
-                str(version),
+                shown,
                 f"{manifest.created_at:%Y-%m-%d %H:%M}",
                 manifest.architecture.name,
                 str(len(manifest.class_names)),
@@ -36,3 +38,11 @@ def print_models(store_root: Path) -> None:
         Console().print(table)
     else:
         Console().print(f"There are no models in {store_root}.")
+
+
+def _pinned(store: ModelStore, name: str) -> int | None:
+    try:
+        return store.pinned(name)
+    except ArtifactError as error:
+        Console().print(f"[red]{error.detail}[/red]")
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from app.admin import add_admin_routes
 from app.api import add_routes
 from app.auth import Auth, KeyMiddleware, document_keys
 from app.headers import SecurityHeadersMiddleware
@@ -47,6 +48,7 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     app.state.service = service
     app.state.auth = auth = Auth(settings)
     add_routes(app, service, sampler)
+    add_admin_routes(app, service)
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)

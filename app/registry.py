@@ -1,6 +1,6 @@
-"""The models that serve: load -> verify -> warm up -> ready, each on its own; one that fails is never ready.
+"""The models that serve: each was loaded and proven on its own; one that fails is never ready, and replaces none.
 
-reference -> artifact (sha256, structure) -> the engines that pass the golden check -> the fastest -> ServedModel
+slot -> what should serve (`releases`) -> load beside what serves (`loading`) -> switch in one step -> retire the old
 """
 
 from __future__ import annotations
@@ -8,66 +8,89 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final
 
 import torch
+from prometheus_client import Gauge
 
-from app.artifact import Artifact, load_artifact
-from app.engine import Engine, resolve_device
-from app.engine_choice import Candidate, choose_engine
-from app.errors import NotReadyError, PredictorError, UnknownModelError
+from app.control import Control, Wishes
+from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
 from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
+from app.loading import Loader, ServedModel, return_freed_memory
 from app.metrics import Metrics
-from app.pipeline import Pipeline
-from app.settings import ModelSettings, usable_cores
+from app.releases import Release, find_release, follows_store
+from app.settings import ModelSettings
 from app.signatures import TrustedKeys
 from app.store import ModelStore
 
-__all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "ServedModel", "Slot"]
+__all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "Rejection", "ServedModel", "Slot"]
 
 logger = logging.getLogger(__name__)
 
+# EfficientNet-Lite0 on a CPU: 66 MB for each copy loaded, of a file of 19 MB (the weights, the frozen graph, its
+# compiled form); docs/upgrades.md.
+_MEMORY_PER_FILE_SIZE: Final = 4
 
-@dataclass(frozen=True)
-class ServedModel:
-    """A model that may answer requests.
+
+@dataclass(frozen=True, eq=False)
+class Rejection:
+    """Why something that should serve does not.
 
     Attributes:
-        artifact: what it is.
-        engine: what computes it.
-        pipeline: the way of an image through it.
-        streams: batches computed at once.
-        candidates: the engines that were considered.
-        golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
+        error: what went wrong.
+        release: what was tried; None if the store itself is the trouble.
+        is_final: whether it can only work when its files change.
     """
 
-    artifact: Artifact
-    engine: Engine
-    pipeline: Pipeline
-    streams: int
-    candidates: tuple[Candidate, ...]
-    golden_check: GoldenCheck | None
+    error: PredictorError
+    release: Release | None = None
+    is_final: bool = True
+
+    @property
+    def reason(self) -> str:
+        """The error's sentence."""
+        return self.error.detail
+
+    def is_like(self, other: Rejection | None) -> bool:
+        """Whether another one tells nothing else."""
+        return other is not None and (self.reason, self.release) == (other.reason, other.release)
 
 
-@dataclass
+@dataclass(eq=False)
 class Slot:
     """One model that was asked for.
 
     Attributes:
         reference: as it was asked for.
         model: once it serves.
-        failure: why it does not, once that is known.
+        release: the files that it was loaded from.
+        rejection: why something else does not serve in its place, or nothing at all.
+        rejected: the releases that failed, by reference.
+        unfinished: a release that may still be on its way into the store.
+        last_used_at: when a request last asked for it, of `time.monotonic`.
     """
 
     reference: str
     model: ServedModel | None = None
-    failure: str | None = None
+    release: Release | None = None
+    rejection: Rejection | None = None
+    rejected: dict[str, Rejection] = field(default_factory=dict)
+    unfinished: Release | None = None
+    last_used_at: float = field(default_factory=time.monotonic)
 
     @property
     def name(self) -> str:
         """The model's name, as far as it is known."""
         return self.model.artifact.name if self.model else self.reference.partition("/")[0]
+
+    @property
+    def failure(self) -> str | None:
+        """Why nothing serves, once that is known."""
+        return self.rejection.reason if self.rejection and not self.model else None
 
     @property
     def reason(self) -> str:
@@ -76,24 +99,37 @@ class Slot:
 
 
 class Registry:
-    """Loads the models of the settings and hands them out.
+    """Loads models, hands them out, and replaces them while they serve. Belongs to the event loop.
 
     Args:
         settings: which models, on which device.
         metrics: where loads are counted.
         max_queue_items: most images that wait for each model.
+        memory_budget_mb: most that models may take, by estimate; 0 for any.
+        runtime_folder: that the workers of a service share, if there are several.
 
     Raises:
         SignatureError: the trusted keys cannot be read.
     """
 
-    def __init__(self, settings: ModelSettings, metrics: Metrics, *, max_queue_items: int) -> None:
-        self.slots = [Slot(reference) for reference in settings.model_references]
-        self._settings = settings
+    def __init__(
+        self,
+        settings: ModelSettings,
+        metrics: Metrics,
+        *,
+        max_queue_items: int,
+        memory_budget_mb: int = 0,
+        runtime_folder: Path | None = None,
+    ) -> None:
+        self.control = Control(runtime_folder)
+        self.configured = settings.model_references
+        self.slots = [Slot(reference) for reference in self.control.read().references(self.configured)]
+        self.store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
         self._metrics = metrics
-        self._max_queue_items = max_queue_items
-        self._store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
-        self._decode_pool: ThreadPoolExecutor | None = None
+        self._memory_budget_bytes = 1_000_000 * memory_budget_mb
+        self._loader = Loader(settings, self.store, max_queue_items=max_queue_items)
+        self._loading = asyncio.Lock()  # one at a time: two would need the memory and the cores of both
+        self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 
     @property
     def served(self) -> list[ServedModel]:
@@ -106,7 +142,7 @@ class Registry:
         return all(slot.model or slot.failure for slot in self.slots)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """Returns the default model, or the one of that name and version.
+        """Returns the default model, or the one of that name and version; hold its `usage` before anything else.
 
         Raises:
             NotReadyError: it is being loaded, or could not be.
@@ -115,6 +151,7 @@ class Registry:
         slot = self.slots[0] if name is None else self.slot(name, version)
         if slot.model is None:
             raise NotReadyError(slot.reason, retry_after_s=5)
+        slot.last_used_at = time.monotonic()
         return slot.model
 
     def slot(self, name: str, version: str | None = None) -> Slot:
@@ -138,43 +175,154 @@ class Registry:
     async def load_all(self) -> None:
         """Loads every model, one after the other; failures end up in the slots, and in the log."""
         torch.set_num_threads(1)  # of the threads that are no streams, such as those that decode
-        for slot in self.slots:
-            started_at = time.monotonic()
-            try:
-                slot.model = await self._load(slot.reference)
-            except PredictorError as error:
-                slot.failure = error.detail
-                logger.error("Model %s cannot be served: %s", slot.reference, error.detail)
-            except Exception as error:
-                slot.failure = f"Loading failed: {error}"
-                logger.exception("Model %s cannot be served.", slot.reference)
-            else:
-                self._announce(slot.model, time.monotonic() - started_at)
-            self._metrics.model_loads.labels("ready" if slot.model else "failed").inc()
+        for slot in list(self.slots):
+            await self.refresh(slot)
+
+    async def refresh(self, slot: Slot, *, watching: bool = False) -> None:
+        """Looks at the store, and replaces what serves by what should; what fails is told by `slot.rejection`.
+
+        Args:
+            slot: whose model to look for.
+            watching: nobody asked for it. Then a version whose files are not all there gets another moment, and what
+                cannot change while it serves is left alone.
+        """
+        if watching and slot.model and not follows_store(slot.reference):
+            return
+        async with self._loading:
+            passed_over = {ref: each.release.fingerprint for ref, each in slot.rejected.items()
+                           if each.release and each.is_final}  # fmt: skip
+            while True:
+                try:
+                    found, rejected = await asyncio.to_thread(
+                        find_release, slot.reference, self.store, served=slot.release, rejected=passed_over
+                    )
+                except (PredictorError, OSError) as error:
+                    rejection = Rejection(error if isinstance(error, PredictorError) else ArtifactError(str(error)))
+                    if not rejection.is_like(slot.rejection):
+                        self._report(slot.reference, rejection, slot)
+                    slot.rejection = rejection
+                    return
+                if found is None:
+                    slot.rejection = slot.rejected.get(rejected) if rejected else None
+                    return
+                if watching and slot.unfinished != found and not await asyncio.to_thread(found.is_complete):
+                    slot.unfinished = found
+                    return
+                passed_over[found.reference] = found.fingerprint
+                await self._try(slot, found)
+
+    async def add(self, reference: str) -> Slot:
+        """Loads one more model.
+
+        Returns:
+            its slot, which serves or tells why not; it is among `slots` only if it serves.
+        """
+        slot = Slot(reference)
+        await self.refresh(slot)
+        if slot.model:
+            self.slots.append(slot)
+        return slot
+
+    async def remove(self, slots: Iterable[Slot]) -> None:
+        """Stops serving models; their memory is free when the requests inside have ended."""
+        async with self._loading:  # one that is being replaced would come back
+            for slot in slots:
+                self._remove(slot)
 
     def close(self) -> None:
         """Lets what waits finish, then ends all threads. Blocks."""
-        for model in self.served:
+        for retiring in self._retiring:
+            retiring.get_loop().call_soon_threadsafe(retiring.cancel)
+        for model in [*self.served, *self._retiring.values()]:
             model.pipeline.close()
-        if self._decode_pool:
-            self._decode_pool.shutdown()
+        self._loader.close()
 
-    async def _load(self, reference: str) -> ServedModel:
-        artifact = await asyncio.to_thread(load_artifact, reference, self._store)
-        device = resolve_device(self._settings.device)
-        decode_threads = self._settings.decode_threads or (0 if device.type == "cpu" else usable_cores())
-        if decode_threads and self._decode_pool is None:
-            self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
-        choice = await choose_engine(
-            artifact,
-            device,
-            self._settings,
-            decode_pool=self._decode_pool,
-            max_queue_items=max(self._max_queue_items, len(artifact.golden)),
+    async def _try(self, slot: Slot, release: Release) -> None:
+        started_at = time.monotonic()
+        try:
+            await self._make_room(slot, release)
+            model = await self._load(release.reference, slot.model)
+        except PredictorError as error:
+            rejection = Rejection(error, release, is_final=not _may_pass(error))
+        except Exception as error:
+            logger.exception("Model %s cannot be loaded.", release.reference)
+            rejection = Rejection(ArtifactError(f"Loading failed: {error}"), release)
+        else:
+            slot.rejected.pop(release.reference, None)
+            self._switch(slot, release, model, time.monotonic() - started_at)
+            return
+        if not rejection.is_like(slot.rejected.get(release.reference)):  # what fails again and again is told once
+            self._report(release.reference, rejection, slot)
+        slot.rejected[release.reference] = rejection
+
+    async def _load(self, reference: str, previous: ServedModel | None) -> ServedModel:
+        model = await self._loader.load(reference, previous=previous)
+        await asyncio.to_thread(return_freed_memory)  # what loading itself needed
+        return model
+
+    def _report(self, reference: str, rejection: Rejection, slot: Slot) -> None:
+        meanwhile = (
+            f"Version {slot.model.artifact.version} serves on" if slot.model else "Nothing serves in its place yet"
         )
-        return ServedModel(
-            artifact, choice.engine, choice.pipeline, choice.streams, choice.candidates, choice.golden_check
-        )
+        logger.error("Model %s cannot be served: %s %s.", reference, rejection.reason, meanwhile)
+        self._metrics.model_loads.labels("failed").inc()
+
+    def _switch(self, slot: Slot, release: Release, model: ServedModel, seconds: float) -> None:
+        old = slot.model
+        slot.model, slot.release = model, release
+        if old:
+            self._retire(old)
+        self._announce(model, seconds)
+        self._metrics.model_loads.labels("ready").inc()
+
+    def _remove(self, slot: Slot) -> None:
+        if slot in self.slots:
+            self.slots.remove(slot)
+        if slot.model:
+            self._retire(slot.model)
+            logger.info("Model %s is not served any more.", slot.reference)
+        slot.model = slot.release = None
+
+    def _retire(self, model: ServedModel) -> None:
+        self._info(model).set(0)
+        retiring = asyncio.create_task(model.retire())
+        self._retiring[retiring] = model
+        retiring.add_done_callback(self._forget)
+
+    def _forget(self, retired: asyncio.Task[None]) -> None:
+        del self._retiring[retired]  # the last reference
+        if not retired.cancelled():
+            retired.get_loop().run_in_executor(None, return_freed_memory)
+
+    async def _make_room(self, slot: Slot, release: Release) -> None:
+        """Sees to it that the budget has room for one more model.
+
+        Raises:
+            MemoryBudgetError: it has not, even without the models that `/load` brought.
+        """
+        if not self._memory_budget_bytes:
+            return
+
+        def estimate(*releases: Release | None) -> int:
+            return _MEMORY_PER_FILE_SIZE * sum(each.size_bytes() for each in releases if each)
+
+        loaded = self.control.read().loaded
+        dispensable = [each for each in self.slots if each.reference in loaded and each is not slot]
+        excess = estimate(release, *(each.release for each in self.slots)) - self._memory_budget_bytes
+        if excess > estimate(*(each.release for each in dispensable)):
+            raise MemoryBudgetError(
+                f"{release.reference} would take about {estimate(release) / 1e6:.0f} MB, {excess / 1e6:.0f} MB more "
+                "than --memory-budget-mb leaves: unload another model, or raise it."
+            )
+        for each in sorted(dispensable, key=lambda each: each.last_used_at):
+            if excess <= 0:
+                break
+            excess -= estimate(each.release)
+            logger.warning("Model %s is unloaded to make room for %s.", each.reference, release.reference)
+            self.control.change(partial(Wishes.without, name=each.reference))
+            self._remove(each)
+        if self._retiring:
+            await asyncio.wait(list(self._retiring))
 
     def _announce(self, model: ServedModel, seconds: float) -> None:
         artifact, engine, check = model.artifact, model.engine, model.golden_check
@@ -184,14 +332,25 @@ class Registry:
             artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.precision,
             engine.device, _compared(model), verdict,
         )  # fmt: skip
-        self._metrics.model_info.labels(
-            artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
-        ).set(1)
+        self._info(model).set(1)
         if check:
             self._metrics.golden_deviation.labels(artifact.name, artifact.version).set(check.max_abs_deviation)
             self._metrics.golden_bound.labels(artifact.name, artifact.version).set(check.bound)
         # Only now, so that the batches of warm-up and golden check do not count.
         model.pipeline.count_batches(self._metrics.of_model(artifact.name, artifact.version).batch_size.observe)
+
+    def _info(self, model: ServedModel) -> Gauge:
+        artifact, engine, check = model.artifact, model.engine, model.golden_check
+        return self._metrics.model_info.labels(
+            artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
+        )
+
+
+def _may_pass(error: PredictorError) -> bool:
+    """Returns whether the same files may be loaded another time: a disk may recover, memory may be freed."""
+    cause = error.__cause__
+    disk_failed = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
+    return disk_failed or isinstance(error, MemoryBudgetError)
 
 
 def _compared(model: ServedModel) -> str:

@@ -110,6 +110,10 @@ class ModelDescription(_Schema):
     precision: str | None = None
     streams: int | None = Field(default=None, description="Batches computed at once")
     golden_check: GoldenCheckDescription | None = None
+    rejected_version: str | None = Field(
+        default=None, description="The version that should serve by the store, but cannot"
+    )
+    rejected_because: str | None = Field(default=None, description="Why what the store has does not serve")
 
 
 class ModelDetails(ModelDescription):

@@ -25,6 +25,7 @@ from app.runtime import Runtime
 from app.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
 from app.settings import Settings
 from app.watchdog import Watchdog
+from app.watcher import Watcher
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +77,22 @@ class Service:
         # Whether the number of workers is known. While it is not, this one may be about to be replaced by several.
         self.is_settled = runtime is None or runtime.workers == runtime.max_workers
         self.metrics = Metrics(runtime)
-        self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
+        self.registry = Registry(
+            settings,
+            self.metrics,
+            max_queue_items=settings.max_pending_images,
+            memory_budget_mb=settings.memory_budget_mb,
+            runtime_folder=runtime.folder if runtime else None,
+        )
+        self.watcher = Watcher(self.registry, watch_store_s=settings.watch_store_s)
         self.watchdog = Watchdog(
             lambda: self.registry.served, stuck_after_s=max(_MIN_STUCK_S, settings.request_timeout_s)
         )
         self.tracing = tracing.traces_to(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self.phase = Phase.SERVING
-        self._admission = Admission(settings.max_pending_images)
+        self._admission = Admission(
+            settings.max_pending_images, model_count=lambda: len({slot.name for slot in self.registry.slots})
+        )
         self.metrics.sample(self.metrics.pending_images, lambda: self._admission.pending_images)
 
     def check_live(self) -> None:
@@ -127,16 +137,16 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def admit(self, images: int = 1) -> AbstractContextManager[None]:
-        """Holds permits for images while they are worked on.
+    def admit(self, images: int = 1, *, model: str) -> AbstractContextManager[None]:
+        """Holds permits for images of a model while they are worked on.
 
         Raises:
             DrainingError: the service finishes only what was admitted before.
-            OverloadedError: too many images are being worked on.
+            OverloadedError: too many images are being worked on, by this model or by all.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        return self._admission.admit(images)
+        return self._admission.admit(images, model=model)
 
     async def classify(
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings

@@ -121,6 +121,12 @@ class Settings(ModelSettings):
         default=0.0, ge=0, description="Seconds to go on answering after SIGTERM, unready, until balancers notice"
     )
     drain_timeout_s: float = Field(default=30.0, ge=0, description="Most seconds to finish open requests after that")
+    watch_store_s: float = Field(
+        default=5.0, ge=0, description="Seconds between looks at the store for new versions; 0: only when asked"
+    )
+    memory_budget_mb: int = Field(
+        default=0, ge=0, description="Most memory that models may take, by estimate, in each worker; 0: any"
+    )
     cors_origins: str = Field(
         default="",
         description="Comma-separated origins whose pages may call the service; * for all; empty for none",

@@ -1,10 +1,13 @@
-"""The model store, `<root>/<name>/<version>/`: listed, resolved, verified, pruned (`manifest.publish` fills it).
+"""The model store, `<root>/<name>/<version>/`: list, resolve, pin, verify, prune (`manifest.publish` fills it).
 
-name[, version] -> resolve: the folder of the highest version, or of the one asked for -> verify_files: sha256 of each
+name[, version] -> resolve: the folder of the current version, or of the one asked for -> verify_files: sha256 of each
+
+Current is the version that `<root>/<name>/pinned` names, or without that file the highest.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -21,6 +24,9 @@ from app.manifest import (
     published_versions,
 )
 from app.signatures import TrustedKeys
+
+PIN_FILE: Final = "pinned"
+"""In a model's folder: the version that is current although it is not the highest."""
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 
@@ -51,18 +57,77 @@ class ModelStore:
         """Returns the published versions of a model, ascending; empty if there are none."""
         return published_versions(self.root / name) if _NAME.fullmatch(name) else []
 
+    def pinned(self, name: str) -> int | None:
+        """Returns the version that the model is pinned to, or None.
+
+        Raises:
+            ArtifactError: the pin is not a version's number, or cannot be read.
+        """
+        path = self.root / name / PIN_FILE
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ArtifactError(f"{path} cannot be read: {error}.") from error
+        if not text.isdecimal():
+            raise ArtifactError(f"{path} holds {text[:20]!r}, not a version: pin the model again, or unpin it.")
+        return int(text)
+
+    def pin(self, name: str, version: int) -> None:
+        """Makes a version current, until `unpin`, whatever is published meanwhile.
+
+        Raises:
+            UnknownModelError: there is no such model or version.
+        """
+        self.resolve(name, version)
+        folder = self.root / name
+        with locked(folder):
+            temporary = folder / f".{PIN_FILE}"
+            with temporary.open("w", encoding="ascii") as file:
+                file.write(f"{version}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(folder / PIN_FILE)
+
+    def unpin(self, name: str) -> None:
+        """Makes the highest version current again.
+
+        Raises:
+            UnknownModelError: there is no such model.
+        """
+        if not self.versions(name):
+            self.resolve(name)
+        (self.root / name / PIN_FILE).unlink(missing_ok=True)
+
+    def preferred_versions(self, name: str) -> list[int]:
+        """Returns the versions that may be current, best first: the pinned one alone, or all, the highest first.
+
+        Raises:
+            UnknownModelError: there is no such model, or the pinned version is not there.
+            ArtifactError: the pin is damaged.
+        """
+        if not (versions := self.versions(name)):
+            self.resolve(name)
+        if (pinned := self.pinned(name)) is None:
+            return versions[::-1]
+        self.resolve(name, pinned)
+        return [pinned]
+
     def resolve(self, name: str, version: int | None = None) -> Path:
-        """Returns the folder of a version, the highest if None.
+        """Returns the folder of a version, the current one if None.
 
         Raises:
             UnknownModelError: there is no such model or version; the sentence names those that there are.
+            ArtifactError: the current version is asked for, and the pin that tells it is damaged.
         """
         versions = self.versions(name)
         if not versions:
             known = ", ".join(self.names()) or "none"
             raise UnknownModelError(f"No model {name!r} in the store {self.root}. Published there: {known}.")
         if version is None:
-            version = versions[-1]
+            pinned = self.pinned(name)
+            version = versions[-1] if pinned is None else pinned
         if version not in versions:
             known = ", ".join(map(str, versions))
             raise UnknownModelError(f"Model {name!r} has no version {version}. Published versions: {known}.")
@@ -80,20 +145,22 @@ class ModelStore:
         return Manifest.from_json(self.trusted_keys.read_signed(folder), origin=str(folder / MANIFEST_FILE))
 
     def prune(self, name: str, *, keep: int) -> list[int]:
-        """Deletes all but the `keep` highest versions of a model.
+        """Deletes all but the `keep` highest versions of a model, and the pinned one.
 
         Returns:
             the versions deleted.
 
         Raises:
             ValueError: `keep` is less than 1.
+            ArtifactError: the pin is damaged, so that what to keep is not known.
         """
         if keep < 1:
             raise ValueError("keep must be at least 1.")
         if not self.versions(name):
             return []
         with locked(self.root / name):
-            doomed = self.versions(name)[:-keep]
+            pinned = self.pinned(name)
+            doomed = [version for version in self.versions(name)[:-keep] if version != pinned]
             for version in doomed:
                 # Renamed first: a reader never sees half a version.
                 hidden = self.root / name / f"{TEMPORARY_PREFIX}{version}-deleted"

@@ -36,6 +36,7 @@ UNITS = {
     "_ms": "ms",
     "_s": "s",
     "_bytes": "bytes",
+    "_mb": "MB",
     "_pixels": "pixels",
     "_threads": "threads",
     "threads_per_stream": "threads",

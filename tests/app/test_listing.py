@@ -64,3 +64,16 @@ def test_prune_refuses_what_makes_no_sense(run: Run, store_root: Path) -> None:
 
 def test_empty_store_is_told(run: Run, tmp_path: Path) -> None:
     assert "no models" in run("models", "--model-store", str(tmp_path / "nothing"))[1]
+
+
+def test_pin_is_shown_and_kept_and_taken_back(run: Run, store_root: Path) -> None:
+    for _ in range(2):
+        export_colours(store_root)
+
+    assert run("pin", "colours", "1") == (0, "Model colours is pinned to version 1.\n")
+    rows = [line.split() for line in run("models")[1].splitlines() if "colours" in line]
+    assert [row[3:5] for row in rows][2] == ["1", "(pinned)"]
+    assert "2" in run("prune", "colours", "--keep", "1")[1]
+    assert ModelStore(store_root).versions("colours") == [1, 3]
+    assert "version 3 is current" in run("unpin", "colours")[1]
+    assert run("pin", "colours", "2")[0] == 2

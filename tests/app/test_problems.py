@@ -250,6 +250,14 @@ def test_service_without_its_model_is_live_but_not_ready(start_app: StartApp, tm
 
 
 def test_every_code_of_the_table_is_provoked_here() -> None:
-    elsewhere = {"overloaded", "deadline_exceeded", "internal", "draining", "not_ready"}
+    elsewhere = {
+        "model_rejected",
+        "memory_budget",
+        "overloaded",
+        "deadline_exceeded",
+        "internal",
+        "draining",
+        "not_ready",
+    }
 
     assert set(REQUESTS) | elsewhere == set(PROBLEMS)

@@ -8,7 +8,7 @@ import pytest
 
 from app.errors import ArtifactError, UnknownModelError
 from app.manifest import MODEL_FILE, FileEntry, Manifest, hash_file, publish
-from app.store import ModelStore, verify_files
+from app.store import PIN_FILE, ModelStore, verify_files
 from tests.app.test_manifest import manifest, write_files
 
 
@@ -134,3 +134,37 @@ def test_a_file_name_that_leads_elsewhere_is_refused(store: ModelStore, file_nam
 def test_a_manifest_without_files_verifies_nothing_and_says_so(store: ModelStore) -> None:
     with pytest.raises(ArtifactError, match="lists no files"):
         verify_files(store.resolve("digits"), manifest())
+
+
+def test_pinned_version_is_current_until_it_is_unpinned(store: ModelStore) -> None:
+    store.pin("digits", 1)
+    assert store.resolve("digits").name == "1"
+    assert store.preferred_versions("digits") == [1]
+
+    store.unpin("digits")
+    store.unpin("digits")
+    assert store.resolve("digits").name == str(store.versions("digits")[-1])
+    assert store.preferred_versions("digits") == store.versions("digits")[::-1]
+
+
+def test_only_a_published_version_can_be_pinned(store: ModelStore) -> None:
+    with pytest.raises(UnknownModelError, match="has no version 999"):
+        store.pin("digits", 999)
+    with pytest.raises(UnknownModelError, match="No model 'nobody'"):
+        store.unpin("nobody")
+    assert store.pinned("digits") is None
+
+
+def test_damaged_pin_is_never_guessed_at(store: ModelStore) -> None:
+    (store.root / "digits" / PIN_FILE).write_text("three")
+    with pytest.raises(ArtifactError, match="not a version"):
+        store.resolve("digits")
+    with pytest.raises(ArtifactError, match="not a version"):
+        store.prune("digits", keep=1)
+
+
+def test_prune_keeps_the_pinned_version(store: ModelStore) -> None:
+    oldest, *_, newest = store.versions("digits")
+    store.pin("digits", oldest)
+    store.prune("digits", keep=1)
+    assert store.versions("digits") == [oldest, newest]
