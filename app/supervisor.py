@@ -69,7 +69,7 @@ def serve(settings: Settings) -> int:
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
         serve_process(create_app(settings), settings, listening)
         return 0
-    with _runtime_folder() as folder:
+    with runtime_folder() as folder:
         return Supervisor(settings, listening, folder).run()
 
 
@@ -333,7 +333,7 @@ def _describe_exit(code: int | None) -> str:
 
 
 @contextlib.contextmanager
-def _runtime_folder() -> Iterator[Path]:
+def runtime_folder() -> Iterator[Path]:
     """Makes a private folder and removes it afterwards, with those that killed services have left.
 
     Its lock tells that the service lives: it ends with the last process that holds it, and works across containers

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.settings import Settings, usable_cores
-from app.supervisor import share_limits
+from app.supervisor import runtime_folder, share_limits
 from tests.app.conftest import colour_image
 from tests.live import LiveServer, live_server
 
@@ -48,38 +48,37 @@ def top_class(server: LiveServer) -> str:
     return str(answer.json()["predictions"][0]["class_name"])
 
 
-def test_killed_worker_is_replaced_while_the_other_serves(colours_store: Path, tmp_path: Path) -> None:
+def test_killed_worker_is_replaced_while_the_other_serves(
+    colours_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With counters that do not forget what it had done; and in the end, every process goes, and the folder too."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
-    os.environ["TMPDIR"] = str(temporary)
-    try:
-        with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers=2) as server:
-            server.wait_until_ready()
-            until(lambda: "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text)
-            assert len(server.workers) == 2
-            for _ in range(10):
-                assert top_class(server) == "red"
-            assert answered(server) == 10
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers=2) as server:
+        server.wait_until_ready()
+        until(lambda: "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text)
+        assert len(server.workers) == 2
+        for _ in range(10):
+            assert top_class(server) == "red"
+        assert answered(server) == 10
 
-            victim = server.workers[0]
-            os.kill(victim, signal.SIGKILL)
-            for _ in range(10):
-                assert httpx.get(f"{server.url}/health/ready").status_code == 200
-                assert top_class(server) == "red"
-            until(lambda: len(server.workers) == 2 and victim not in server.workers)
-            until(lambda: "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text)
-            assert answered(server) == 20
-            assert "predictor_worker_restarts_total 1.0" in httpx.get(f"{server.url}/metrics").text
+        victim = server.workers[0]
+        os.kill(victim, signal.SIGKILL)
+        for _ in range(10):
+            assert httpx.get(f"{server.url}/health/ready").status_code == 200
+            assert top_class(server) == "red"
+        until(lambda: len(server.workers) == 2 and victim not in server.workers)
+        until(lambda: "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text)
+        assert answered(server) == 20
+        assert "predictor_worker_restarts_total 1.0" in httpx.get(f"{server.url}/metrics").text
 
-            workers = server.workers
-            for process in (server.process.pid, *workers):  # Ctrl-C goes to the whole group
-                os.kill(process, signal.SIGINT)
-            assert server.process.wait(20) == 0
-            assert not any(exists(worker) for worker in workers)
-            assert list(temporary.glob("image-predictor-*")) == []
-    finally:
-        del os.environ["TMPDIR"]
+        workers = server.workers
+        for process in (server.process.pid, *workers):  # Ctrl-C goes to the whole group
+            os.kill(process, signal.SIGINT)
+        assert server.process.wait(20) == 0
+        assert not any(exists(worker) for worker in workers)
+        assert list(temporary.glob("image-predictor-*")) == []
 
 
 def test_connection_waits_for_the_replacement_of_the_only_worker(colours_store: Path, tmp_path: Path) -> None:
@@ -116,3 +115,19 @@ def test_worker_admits_its_part_and_one_whole_request(
     settings = Settings(max_pending_images=pending, max_images_per_request=in_one_request)
 
     assert share_limits(settings, workers).max_pending_images == part
+
+
+def test_folders_that_killed_services_left_are_removed_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / "image-predictor-left"
+    left.mkdir()
+    with runtime_folder() as alive:
+        for folder in (left, alive):
+            (folder / "lock").touch()
+            os.utime(folder / "lock", (0, 0))
+        with runtime_folder() as own:
+            assert {path.name for path in tmp_path.iterdir()} == {alive.name, own.name}
+            assert own.stat().st_mode & 0o777 == 0o700
+    assert list(tmp_path.iterdir()) == []
