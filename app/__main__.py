@@ -33,10 +33,10 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from app.server import serve
+        from app.supervisor import serve
 
-        _configure_logging(self.log_level)
-        serve(self)
+        configure_logging(self.log_level)
+        sys.exit(serve(self))
 
 
 class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
@@ -52,7 +52,7 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
         """Runs the command."""
         from app.predict import predict_files
 
-        _configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
+        configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
 
 
@@ -115,7 +115,8 @@ def _fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _configure_logging(level: str) -> None:
+def configure_logging(level: str) -> None:
+    """Sets up the log of this process."""
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     # Pillow warns about oddities of clients' images; what matters to them is in the answer.

@@ -183,9 +183,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
             manifest=artifact.manifest,
         )
 
-    @app.get("/health/live", tags=["health"], summary="Is the process alive?")
+    @app.get("/health/live", tags=["health"], summary="Is the process alive?", responses=responses("not_ready"))
     async def live() -> Health:
-        """Whether the process can answer at all; if not, restart it."""
+        """Whether the process can do its work; if not, restart it. False when inference is stuck, else only silence."""
+        service.check_live()
         return Health(status="live")
 
     @app.get(

@@ -91,6 +91,8 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._changed = threading.Condition()
         self._idle_streams = 0
         self._closed = False
+        self._running_since: dict[int, float] = {}  # by thread
+        self._failures_in_a_row = 0
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -101,6 +103,17 @@ class Batcher(Generic[Item, Prepared, Result]):
     def depth(self) -> int:
         """How many items wait for a stream."""
         return len(self._queue)
+
+    @property
+    def longest_running_s(self) -> float:
+        """Seconds that the longest of all streams has been at one item or batch; 0 if all are idle."""
+        started_at = min(list(self._running_since.values()), default=None)
+        return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many items have failed, each on its own, since the last one that did not."""
+        return self._failures_in_a_row
 
     async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
         """Computes one item, in a batch with whatever else waits.
@@ -192,28 +205,34 @@ class Batcher(Generic[Item, Prepared, Result]):
     def _prepare_alone(self, entry: _Entry[Item, Result]) -> _Ready[Item, Prepared, Result] | None:
         if not self._is_alive(entry):
             return None
-        started_at = time.monotonic()
+        started_at = self._running_since[threading.get_ident()] = time.monotonic()
         try:
             prepared = self._prepare(entry.item)
         except Exception as error:
             self._deliver([(entry, error)])
             return None
+        finally:
+            self._running_since.pop(threading.get_ident(), None)
         return _Ready(entry, prepared, time.monotonic() - started_at)
 
     def _compute(self, batch: list[_Ready[Item, Prepared, Result]]) -> None:
-        started_at = time.monotonic()
+        started_at = self._running_since[threading.get_ident()] = time.monotonic()
         try:
             results = self._run([ready.prepared for ready in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
         except Exception as error:
             if len(batch) == 1:
+                self._failures_in_a_row += 1
                 self._deliver([(batch[0].entry, error)])
                 return
             logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
             for ready in batch:
                 self._compute([ready])
             return
+        finally:
+            self._running_since.pop(threading.get_ident(), None)
+        self._failures_in_a_row = 0
         inference_s = time.monotonic() - started_at
         outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]] = []
         for (entry, _, preparation_s), result in zip(batch, results, strict=True):

@@ -12,18 +12,23 @@ from app.api import add_routes
 from app.lifespan import create_lifespan
 from app.middleware import RequestMiddleware
 from app.problems import add_exception_handlers
+from app.runtime import Runtime
 from app.service import Service
 from app.settings import Settings
 
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     """Returns the application; nothing is loaded before its lifespan starts.
 
     The `Service` behind it is `app.state.service`.
+
+    Args:
+        settings: of this process.
+        runtime: its place among several workers; None if it is the only process.
     """
-    service = Service(settings)
+    service = Service(settings, runtime)
     # With its documentation pages' scripts built in: a service in a closed network has them too.
     app = FastAPIOffline(
         title="Image Predictor",

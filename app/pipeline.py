@@ -144,6 +144,21 @@ class Pipeline:
             batch_size=answer.batch_size,
         )
 
+    async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
+        """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
+        prepared = _Prepared(pixels, "PNG", pixels.shape[2], pixels.shape[1], (), 0.0)
+        return (await self._batcher.submit(prepared, deadline=deadline)).result[1]
+
+    @property
+    def longest_batch_s(self) -> float:
+        """Seconds that the longest of all streams has been at one image or batch; 0 if all are idle."""
+        return self._batcher.longest_running_s
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many images the engine has failed on since the last one that came through."""
+        return self._batcher.failures_in_a_row
+
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()

@@ -20,13 +20,17 @@ from app.metrics import Metrics
 from app.pipeline import Classification
 from app.problems import problem_details
 from app.registry import Registry, ServedModel
+from app.runtime import Runtime
 from app.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
 from app.settings import Settings
+from app.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# A batch takes milliseconds to seconds. One that takes longer than this, and than a request may, does not end any more.
+_MIN_STUCK_S: Final = 30.0
 # Most answers are sooner than this, and then nobody need watch whether the client leaves.
 _NOTICE_AFTER_S: Final = 0.02
 
@@ -60,29 +64,56 @@ class Service:
     """The parts that requests share.
 
     Args:
-        settings: of the whole service.
+        settings: of this process.
+        runtime: its place among several workers; None if it is the only process.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
         self.settings = settings
-        self.metrics = Metrics()
+        self.runtime = runtime
+        # Whether the number of workers is known. While it is not, this one may be about to be replaced by several.
+        self.is_settled = runtime is None or runtime.workers == runtime.max_workers
+        self.metrics = Metrics(runtime)
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
+        self.watchdog = Watchdog(
+            lambda: self.registry.served, stuck_after_s=max(_MIN_STUCK_S, settings.request_timeout_s)
+        )
         self.phase = Phase.SERVING
         self._admission = Admission(settings.max_pending_images)
-        self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
+        self.metrics.sample(self.metrics.pending_images, lambda: self._admission.pending_images)
+
+    def check_live(self) -> None:
+        """Raises what only a restart of the process helps against.
+
+        Raises:
+            NotReadyError: inference has stopped working.
+        """
+        if reason := self.watchdog.verdict.restart_because:
+            raise NotReadyError(reason, retry_after_s=5)
 
     def check_ready(self) -> None:
         """Raises what keeps the service from taking requests.
 
         Raises:
             DrainingError: it is shutting down.
-            NotReadyError: the default model does not serve.
+            NotReadyError: the default model does not serve, inference has stopped working, or a sibling is not ready.
         """
+        self.check_own_readiness()
+        for worker in self.runtime.siblings if self.runtime else ():
+            if worker.accepts and not worker.ready:
+                raise NotReadyError("Another worker of this service is not ready.", retry_after_s=5)
+
+    def check_own_readiness(self) -> None:
+        """Raises what keeps this process from taking requests, whatever its siblings do; see `check_ready`."""
         if self.phase is not Phase.SERVING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
         default = self.registry.slots[0]
         if not default.model:
             raise NotReadyError(default.reason, retry_after_s=5)
+        if reason := self.watchdog.verdict.unready_because:
+            raise NotReadyError(reason, retry_after_s=5)
+        if self.runtime and not self.is_settled:
+            raise NotReadyError("The service is starting its workers.", retry_after_s=5)
 
     def check_started(self) -> None:
         """Raises what says that a model is still being loaded.

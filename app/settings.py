@@ -101,6 +101,10 @@ class Settings(ModelSettings):
 
     host: str = Field(default="127.0.0.1", description="Address to listen on; 0.0.0.0 for every one")
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one")
+    workers: str = Field(
+        default="auto",
+        description="Processes that share the cores, or auto: one, or several where Python is slower than the model",
+    )
     max_body_bytes: int = Field(default=20_000_000, ge=1, description="Most bytes of a request's body")
     max_images_per_request: int = Field(default=64, ge=1, description="Most images in one /predict/batch")
     max_pending_images: int = Field(
@@ -118,14 +122,38 @@ class Settings(ModelSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least severe log line")
     access_log: CliImplicitFlag[bool] = Field(default=False, description="Log a line for every request")
 
+    @field_validator("workers")
+    @classmethod
+    def _known_workers(cls, value: str) -> str:
+        if value != "auto" and not (re.fullmatch(r"\d{1,3}", value) and 1 <= int(value) <= 256):
+            raise ValueError(f"{value!r} is no number of workers: use auto, or 1 to 256")
+        return value
+
+    @property
+    def worker_count(self) -> int | None:
+        """How many processes were asked for; None if the service is to find out."""
+        return None if self.workers == "auto" else int(self.workers)
+
     @property
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins whose pages may call the service."""
         return _split_commas(self.cors_origins)
 
 
+_sharing_processes = 1
+
+
+def share_cores(processes: int) -> None:
+    """Tells that this process is one of several workers, which share the cores: `usable_cores` is its part then."""
+    global _sharing_processes
+    _sharing_processes = processes
+
+
 def usable_cores() -> int:
-    """Returns how many cores this process may use: the affinity mask, and the cgroup's quota rounded up."""
+    """Returns how many cores this process may use: the affinity mask, and the cgroup's quota rounded up.
+
+    Of several workers, each may use its part of that, and one at least.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -133,4 +161,4 @@ def usable_cores() -> int:
             cores = min(cores, max(1, -(-int(quota) // int(period))))
     except (OSError, ValueError):  # not Linux, or cgroup v1
         pass
-    return cores
+    return max(1, cores // _sharing_processes)

@@ -32,9 +32,15 @@ class LiveServer:
     process: subprocess.Popen[bytes]
     log: Path
 
+    @property
+    def workers(self) -> list[int]:
+        """The ids of the worker processes."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in children.read_text().split()]
+
     def resident_bytes(self) -> int:
-        """Returns the memory that the process holds (RSS)."""
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        """Returns the memory that the workers hold (RSS)."""
+        pages = sum(int(Path(f"/proc/{worker}/statm").read_text().split()[1]) for worker in self.workers)
         return pages * os.sysconf("SC_PAGE_SIZE")
 
     def wait_until_ready(self) -> None:
@@ -48,8 +54,9 @@ def live_server(log: Path, **settings: object) -> Iterator[LiveServer]:
 
     Args:
         log: where its output goes.
-        settings: by their names in `app.settings.Settings`.
+        settings: by their names in `app.settings.Settings`; one worker, if they do not say otherwise.
     """
+    settings = {"workers": 1} | settings
     environment = os.environ | {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items()}
     command = [sys.executable, "-m", "app", "serve", "--port", "0"]
     with log.open("wb") as output:

@@ -1,0 +1,198 @@
+"""What the worker processes of one service share: a private folder, and a board on which each tells how it is.
+
+supervisor: makes folder and board -> forks workers, a `Runtime` each -> workers publish, and go by what the others did
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+
+# A worker whose event loop has not come by for this long takes no connections: the others do not leave it any.
+_FRESH_S: Final = 1.0
+# And after this long, one that is not ready would rather refuse what comes than let it wait for that worker.
+_SERVING_S: Final = 5.0
+METRICS_FOLDER: Final = "metrics"
+_FIELDS: Final = 8
+_BYTES_PER_FIELD: Final = 8
+
+
+class _Header(IntEnum):
+    WANTED_WORKERS = 0
+    DRAINING = 1
+    RESTARTS = 2
+
+
+class _Field(IntEnum):
+    PID = 0
+    ACCEPTING = 1
+    READY = 2
+    CONNECTIONS = 3
+    HEARTBEAT_S = 4
+    WANTS_RESTART = 5
+    RETIRING = 6
+
+
+class Board:
+    """A table of numbers in a file that all processes map: a row for the service, and one for each worker.
+
+    Every field has one writer, and is as wide as a machine word, so that no locks are needed.
+
+    Args:
+        path: of the file, which `create` has made.
+    """
+
+    FILE_NAME: Final = "board"
+
+    def __init__(self, path: Path) -> None:
+        with path.open("r+b") as file:
+            self._fields = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
+
+    @classmethod
+    def create(cls, path: Path, *, max_workers: int) -> Board:
+        """Makes the file, with a row for every worker that there may ever be."""
+        path.write_bytes(bytes((1 + max_workers) * _FIELDS * _BYTES_PER_FIELD))
+        return cls(path)
+
+    @property
+    def wanted_workers(self) -> int:
+        """How many workers the first one found to be worth it; 0 if it has asked for none."""
+        return int(self._fields[_Header.WANTED_WORKERS])
+
+    @wanted_workers.setter
+    def wanted_workers(self, count: int) -> None:
+        self._fields[_Header.WANTED_WORKERS] = count
+
+    @property
+    def draining(self) -> bool:
+        """Whether the whole service is shutting down."""
+        return bool(self._fields[_Header.DRAINING])
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._fields[_Header.DRAINING] = value
+
+    @property
+    def restarts(self) -> int:
+        """How many workers were replaced after they had died."""
+        return int(self._fields[_Header.RESTARTS])
+
+    @restarts.setter
+    def restarts(self, count: int) -> None:
+        self._fields[_Header.RESTARTS] = count
+
+    @property
+    def rows(self) -> list[Row]:
+        """Every worker's row."""
+        return [Row(self._fields, number) for number in range(1, len(self._fields) // _FIELDS)]
+
+    def row(self, worker: int) -> Row:
+        """Returns the row of a worker, counted from 0."""
+        return Row(self._fields, 1 + worker)
+
+
+class Row:
+    """What one worker tells."""
+
+    def __init__(self, fields: memoryview[float], number: int) -> None:
+        self._fields = fields[number * _FIELDS : (number + 1) * _FIELDS]
+
+    def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:
+        """Tells that the event loop has come by, and how it stands."""
+        fields = self._fields
+        fields[_Field.PID] = os.getpid()
+        fields[_Field.ACCEPTING] = accepting
+        fields[_Field.READY] = ready
+        fields[_Field.CONNECTIONS] = connections
+        fields[_Field.HEARTBEAT_S] = time.monotonic()  # of the machine: processes can compare it
+
+    def count_connections(self, connections: int) -> None:
+        """Tells how many connections there are, between two of the above."""
+        self._fields[_Field.CONNECTIONS] = connections
+
+    def ask_for_restart(self) -> None:
+        """Tells the supervisor that only a new process helps."""
+        self._fields[_Field.WANTS_RESTART] = True
+
+    def retire(self) -> None:
+        """Tells that this worker finishes what it has and takes nothing new."""
+        self._fields[_Field.RETIRING] = True
+
+    def clear(self) -> None:
+        """Forgets a worker that has died."""
+        for field in _Field:
+            self._fields[field] = 0
+
+    @property
+    def connections(self) -> int:
+        """How many connections it has."""
+        return int(self._fields[_Field.CONNECTIONS])
+
+    @property
+    def ready(self) -> bool:
+        """Whether its own models serve."""
+        return bool(self._fields[_Field.READY])
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it takes new connections, and is awake to do so."""
+        return bool(self._fields[_Field.ACCEPTING]) and self.silent_s < _FRESH_S
+
+    @property
+    def serves(self) -> bool:
+        """Whether it takes new connections and answers them, be it slowly."""
+        return bool(self._fields[_Field.ACCEPTING]) and self.ready and self.silent_s < _SERVING_S
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since its event loop last came by."""
+        return time.monotonic() - self._fields[_Field.HEARTBEAT_S]
+
+    @property
+    def wants_restart(self) -> bool:
+        """Whether it has asked to be replaced."""
+        return bool(self._fields[_Field.WANTS_RESTART])
+
+    @property
+    def retiring(self) -> bool:
+        """Whether it has been told to end."""
+        return bool(self._fields[_Field.RETIRING])
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A worker's place among its siblings.
+
+    Attributes:
+        folder: private to this run of the service, the same for all workers, gone afterwards.
+        workers: how many there are.
+        index: which of them this is, from 0; a replacement takes the place of the one that died.
+        board: what they tell each other.
+        max_workers: how many there may be, should the models turn out to be faster than one process can feed.
+    """
+
+    folder: Path
+    workers: int
+    index: int
+    board: Board
+    max_workers: int
+
+    @property
+    def row(self) -> Row:
+        """This worker's own row."""
+        return self.board.row(self.index)
+
+    @property
+    def siblings(self) -> list[Row]:
+        """The rows of the others."""
+        return [self.board.row(worker) for worker in range(self.workers) if worker != self.index]
+
+    @property
+    def metrics_folder(self) -> Path:
+        """Where each worker keeps its counters, for all to add up."""
+        return self.folder / METRICS_FOLDER
