@@ -1,0 +1,196 @@
+"""What faults cost clients: SIGTERM to the service under load, and SIGKILL to its workers.
+
+python -m benchmarks.faults --terms 100 --kills 50
+
+Claims, and exits with 1 if one does not hold: after SIGTERM every request that was sent on an open connection gets its
+answer, and the exit status is 0; while workers are killed one after another, a new connection is always answered, and
+no answer is wrong. A small model, so that the process and not the model is what is tried.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import statistics
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from tests.app.conftest import COLOURS, colour_image, export_colours
+from tests.live import LiveServer, live_server
+
+_CLIENT_TIMEOUT_S = 20
+_LOAD_BEFORE_SIGNAL_S = 0.5
+
+
+class Clients:
+    """Closed-loop clients: half keep their connection, half open one for each request.
+
+    Args:
+        url: of the service.
+        count: how many there are.
+    """
+
+    def __init__(self, url: str, count: int) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._address = urllib.parse.urlsplit(url).netloc
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> Counter[str]:
+        """Ends all clients; returns how many requests ended in which way."""
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+        return self.outcomes
+
+    def _run(self, keeps_connection: bool) -> None:
+        connection = http.client.HTTPConnection(self._address, timeout=_CLIENT_TIMEOUT_S)
+        while not self._stopped.is_set():
+            outcome = self._request(connection)
+            self.outcomes[outcome] += 1
+            if not keeps_connection or outcome != "right":
+                connection.close()
+            if outcome == "refused":
+                self._stopped.wait(0.01)
+
+    def _request(self, connection: http.client.HTTPConnection) -> str:
+        colour = random.choice(list(COLOURS))
+        try:
+            if connection.sock is None:
+                connection.connect()
+        except OSError:
+            return "refused"
+        try:
+            connection.request("POST", "/predict?top_k=1", _IMAGES[colour])
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except (OSError, http.client.HTTPException):
+            return "lost"
+        if response.status != 200:
+            return f"{response.status} {answer['code']}"
+        return "right" if answer["predictions"][0]["class_name"] == colour else "WRONG"
+
+
+_IMAGES = {colour: colour_image(colour) for colour in COLOURS}
+
+
+def terminate(store: Path, arguments: argparse.Namespace) -> bool:
+    """Sends SIGTERM to the service under load, again and again; returns whether the claims hold."""
+    outcomes: Counter[str] = Counter()
+    seconds, exit_statuses = [], []
+    for _ in range(arguments.terms):
+        with _server(store, workers=arguments.workers) as server:
+            clients = Clients(server.url, arguments.clients)
+            time.sleep(_LOAD_BEFORE_SIGNAL_S)
+            sent_at = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            exit_statuses.append(server.process.wait(60))
+            seconds.append(time.monotonic() - sent_at)
+            outcomes += clients.stop()
+    print(
+        f"{arguments.terms} SIGTERMs, {arguments.workers} workers, {arguments.clients} clients: {_listed(outcomes)}; "
+        f"exit statuses {sorted(set(exit_statuses))}; seconds to the end: median {statistics.median(seconds):.2f}, "
+        f"most {max(seconds):.2f}"
+    )
+    return set(outcomes) <= {"right", "refused", "503 draining"} and set(exit_statuses) == {0}
+
+
+def kill(store: Path, arguments: argparse.Namespace) -> bool:
+    """Kills workers under load, one after another; returns whether the claims hold."""
+    replaced_s, worst_probe_s, failed_probes = [], 0.0, 0
+    with _server(store, workers=arguments.workers) as server:
+        _wait_for_workers(server, arguments.workers)
+        clients = Clients(server.url, arguments.clients)
+        for _ in range(arguments.kills):
+            time.sleep(_LOAD_BEFORE_SIGNAL_S)
+            victim = random.choice(server.workers)
+            killed_at = time.monotonic()
+            os.kill(victim, signal.SIGKILL)
+            while not (_ready_workers(server) == arguments.workers and victim not in server.workers):
+                probed_at = time.monotonic()
+                try:  # a new connection each time
+                    status = httpx.get(f"{server.url}/health/ready", timeout=_CLIENT_TIMEOUT_S).status_code
+                except httpx.TransportError:
+                    status = 0
+                worst_probe_s = max(worst_probe_s, time.monotonic() - probed_at)
+                failed_probes += status != 200
+                time.sleep(0.01)
+                if time.monotonic() - killed_at > 60:
+                    sys.exit("A worker was not replaced within 60 s.")
+            replaced_s.append(time.monotonic() - killed_at)
+        outcomes = clients.stop()
+    print(
+        f"{arguments.kills} worker SIGKILLs, {arguments.workers} workers, {arguments.clients} clients: "
+        f"{_listed(outcomes)}; replaced and ready after: median {statistics.median(replaced_s):.2f} s, "
+        f"most {max(replaced_s):.2f} s; new connections answered within {worst_probe_s:.2f} s, {failed_probes} were not"
+    )
+    return (
+        set(outcomes) <= {"right", "lost"}
+        and outcomes["lost"] <= arguments.kills * arguments.clients
+        and failed_probes == 0
+        and worst_probe_s <= arguments.answer_s
+    )
+
+
+@contextmanager
+def _server(store: Path, *, workers: int) -> Iterator[LiveServer]:
+    """A service that is ready."""
+    with live_server(store / "log", model="colours", model_store=store, workers=workers) as server:
+        server.wait_until_ready()
+        yield server
+
+
+def _ready_workers(server: LiveServer) -> int:
+    try:
+        found = re.search(r"^predictor_workers_ready (\d+)", httpx.get(f"{server.url}/metrics", timeout=20).text, re.M)
+    except httpx.TransportError:  # the connection was inside the worker that was killed
+        return 0
+    return int(found[1]) if found else 0
+
+
+def _wait_for_workers(server: LiveServer, workers: int) -> None:
+    while _ready_workers(server) != workers:
+        time.sleep(0.05)
+
+
+def _listed(outcomes: Counter[str]) -> str:
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+
+
+def main() -> None:
+    """Runs both trials and prints what came of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--terms", type=int, default=3, help="how many services get SIGTERM")
+    parser.add_argument("--kills", type=int, default=3, help="how many workers get SIGKILL")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--answer-s", type=float, default=2.0, help="how long a new connection may wait for its answer")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
+    with tempfile.TemporaryDirectory() as folder:
+        store = Path(folder)
+        export_colours(store)
+        held = [terminate(store, arguments), kill(store, arguments)]
+    print("Every claim holds." if all(held) else "A CLAIM DOES NOT HOLD.")
+    sys.exit(0 if all(held) else 1)
+
+
+if __name__ == "__main__":
+    main()
