@@ -227,9 +227,10 @@ class Registry:
 
     def close(self) -> None:
         """Lets what waits finish, then ends all threads. Blocks."""
-        for retiring in self._retiring:
-            retiring.get_loop().call_soon_threadsafe(retiring.cancel)
-        for model in [*self.served, *self._retiring.values()]:
+        retiring = self._retiring.copy()
+        for task in retiring:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        for model in [*self.served, *retiring.values()]:
             model.pipeline.close()
         self._loader.close()
 
