@@ -9,10 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 import torch
 from prometheus_client import Gauge
@@ -21,81 +19,17 @@ from app.control import Control, Wishes
 from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
 from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.loading import Loader, ServedModel, return_freed_memory
+from app.memory import slots_to_unload
 from app.metrics import Metrics
 from app.releases import Release, find_release, follows_store
 from app.settings import ModelSettings
 from app.signatures import TrustedKeys
+from app.slots import Rejection, Slot
 from app.store import ModelStore
 
 __all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "Rejection", "ServedModel", "Slot"]
 
 logger = logging.getLogger(__name__)
-
-# EfficientNet-Lite0 on a CPU: 66 MB for each copy loaded, of a file of 19 MB (the weights, the frozen graph, its
-# compiled form); docs/upgrades.md.
-_MEMORY_PER_FILE_SIZE: Final = 4
-
-
-@dataclass(frozen=True, eq=False)
-class Rejection:
-    """Why something that should serve does not.
-
-    Attributes:
-        error: what went wrong.
-        release: what was tried; None if the store itself is the trouble.
-        is_final: whether it can only work when its files change.
-    """
-
-    error: PredictorError
-    release: Release | None = None
-    is_final: bool = True
-
-    @property
-    def reason(self) -> str:
-        """The error's sentence."""
-        return self.error.detail
-
-    def is_like(self, other: Rejection | None) -> bool:
-        """Whether another one tells nothing else."""
-        return other is not None and (self.reason, self.release) == (other.reason, other.release)
-
-
-@dataclass(eq=False)
-class Slot:
-    """One model that was asked for.
-
-    Attributes:
-        reference: as it was asked for.
-        model: once it serves.
-        release: the files that it was loaded from.
-        rejection: why something else does not serve in its place, or nothing at all.
-        rejected: the releases that failed, by reference.
-        unfinished: a release that may still be on its way into the store.
-        last_used_at: when a request last asked for it, of `time.monotonic`.
-    """
-
-    reference: str
-    model: ServedModel | None = None
-    release: Release | None = None
-    rejection: Rejection | None = None
-    rejected: dict[str, Rejection] = field(default_factory=dict)
-    unfinished: Release | None = None
-    last_used_at: float = field(default_factory=time.monotonic)
-
-    @property
-    def name(self) -> str:
-        """The model's name, as far as it is known."""
-        return self.model.artifact.name if self.model else self.reference.partition("/")[0]
-
-    @property
-    def failure(self) -> str | None:
-        """Why nothing serves, once that is known."""
-        return self.rejection.reason if self.rejection and not self.model else None
-
-    @property
-    def reason(self) -> str:
-        """Why it does not serve."""
-        return f"Model {self.reference}: {self.failure or 'is being loaded.'}"
 
 
 class Registry:
@@ -231,9 +165,10 @@ class Registry:
 
     def close(self) -> None:
         """Lets what waits finish, then ends all threads. Blocks."""
-        for retiring in self._retiring:
-            retiring.get_loop().call_soon_threadsafe(retiring.cancel)
-        for model in [*self.served, *self._retiring.values()]:
+        retiring = self._retiring.copy()
+        for task in retiring:
+            task.get_loop().call_soon_threadsafe(task.cancel)
+        for model in [*self.served, *retiring.values()]:
             model.pipeline.close()
         self._loader.close()
 
@@ -303,21 +238,9 @@ class Registry:
         if not self._memory_budget_bytes:
             return
 
-        def estimate(*releases: Release | None) -> int:
-            return _MEMORY_PER_FILE_SIZE * sum(each.size_bytes() for each in releases if each)
-
         loaded = self.control.read().loaded
         dispensable = [each for each in self.slots if each.reference in loaded and each is not slot]
-        excess = estimate(release, *(each.release for each in self.slots)) - self._memory_budget_bytes
-        if excess > estimate(*(each.release for each in dispensable)):
-            raise MemoryBudgetError(
-                f"{release.reference} would take about {estimate(release) / 1e6:.0f} MB, {excess / 1e6:.0f} MB more "
-                "than --memory-budget-mb leaves: unload another model, or raise it."
-            )
-        for each in sorted(dispensable, key=lambda each: each.last_used_at):
-            if excess <= 0:
-                break
-            excess -= estimate(each.release)
+        for each in slots_to_unload(release, self.slots, dispensable, budget_bytes=self._memory_budget_bytes):
             logger.warning("Model %s is unloaded to make room for %s.", each.reference, release.reference)
             self.control.change(partial(Wishes.without, name=each.reference))
             self._remove(each)

@@ -103,9 +103,9 @@ def _releases(reference: str, store: ModelStore) -> Iterator[Release]:
 
 
 def _fingerprint(path: Path) -> Fingerprint:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
     try:
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
         entries = [(file.name, file.stat()) for file in files]
-    except FileNotFoundError:  # gone meanwhile; loading tells what is missing
+    except OSError:  # gone meanwhile, or not readable: loading tells, and other versions may be better off
         return ()
     return tuple((name, entry.st_size, entry.st_mtime_ns) for name, entry in entries)
