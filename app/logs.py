@@ -37,7 +37,7 @@ def configure_logging(level: str, log_format: LogFormat = "console") -> None:
         level: the least severe that is written.
         log_format: `console` for people, `json` for one JSON object a line.
     """
-    logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)])
     logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.captureWarnings(True)
     # Pillow warns about oddities of clients' images; what matters to them is in the answer.

@@ -23,6 +23,7 @@ from tests.test_docs import section, table_rows
 ROOT = Path(__file__).parent.parent
 MONITORING = ROOT / "deploy" / "monitoring"
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+ALERT_TESTS = sorted(MONITORING.glob("*_test.yaml"))
 OF_SEVERAL_WORKERS = {"predictor_workers_ready", "predictor_worker_restarts_total"}
 OF_PROMETHEUS = {"up"}
 
@@ -133,10 +134,10 @@ def test_every_error_is_documented_for_operators() -> None:
 
 
 def test_every_alert_is_tested() -> None:
-    text = (MONITORING / "alerts_test.yaml").read_text(encoding="utf-8")
     raised = {
         case["alertname"]
-        for test in yaml.safe_load(text)["tests"]
+        for file in ALERT_TESTS
+        for test in yaml.safe_load(file.read_text(encoding="utf-8"))["tests"]
         for case in test["alert_rule_test"]
         if case["exp_alerts"]
     }
@@ -146,9 +147,7 @@ def test_every_alert_is_tested() -> None:
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of the package prometheus")
 def test_alerts_are_raised_by_what_they_are_for() -> None:
-    tested = subprocess.run(
-        ["promtool", "test", "rules", str(MONITORING / "alerts_test.yaml")], capture_output=True, text=True
-    )
+    tested = subprocess.run(["promtool", "test", "rules", *map(str, ALERT_TESTS)], capture_output=True, text=True)
 
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
