@@ -128,7 +128,7 @@ class KeyMiddleware:
             await response(scope, receive, send)
             return
         if key:
-            state["key_name"] = key.name
+            state["api_key_name"] = key.name
         await self._app(scope, receive, send)
 
 
@@ -143,7 +143,7 @@ async def require_admin(request: Request) -> None:
     auth: Auth = request.app.state.auth
     if not auth.has_admins:
         raise HTTPException(404)
-    request.state.key_name = auth.check_admin(request.headers).name
+    request.state.api_key_name = auth.check_admin(request.headers).name
 
 
 def add_admin_routes(app: FastAPI, router: APIRouter) -> None:
