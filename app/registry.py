@@ -20,7 +20,7 @@ from app.errors import NotReadyError, PredictorError, UnknownModelError
 from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.metrics import Metrics
 from app.pipeline import Pipeline
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 from app.store import ModelStore
 
 __all__ = ["MAX_GOLDEN_DEVIATION", "GoldenCheck", "Registry", "ServedModel", "Slot"]
@@ -89,7 +89,9 @@ class Registry:
         self._metrics = metrics
         self._max_queue_items = max_queue_items
         self._store = ModelStore(settings.model_store)
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+        self._decode_pool = ThreadPoolExecutor(
+            settings.decode_threads or settings.core_count, thread_name_prefix="decode"
+        )
 
     @property
     def served(self) -> list[ServedModel]:

@@ -5,7 +5,6 @@ command line, else PREDICTOR_* environment, else the default -> Settings -> ever
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
+from app.cores import usable_cores
 from app.decode import ImageLimits
 from app.formats import FORMATS
 
@@ -41,6 +41,7 @@ class ModelSettings(StoreSettings):
         "The first one answers /predict",
     )
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    cores: int = Field(default=0, ge=0, le=4096, description="CPU cores to compute on; 0: all that the process may use")
     engine: Literal["auto", "torchscript", "openvino"] = Field(
         default="auto", description="What computes: auto takes the fastest that passes the golden check"
     )
@@ -51,12 +52,12 @@ class ModelSettings(StoreSettings):
         default=0,
         ge=0,
         le=256,
-        description="Batches computed at once; 0: one for each usable core, or 1 on a GPU",
+        description="Batches computed at once; 0: measured on a CPU, 2 for each GPU",
     )
-    threads_per_stream: int = Field(default=1, ge=1, le=256, description="CPU threads that compute one batch")
-    decode_threads: int = Field(
-        default=0, ge=0, le=256, description="Images decoded at once; 0: one for each usable core"
+    threads_per_stream: int = Field(
+        default=0, ge=0, le=256, description="CPU threads that compute one batch; 0: measured, or what --streams leaves"
     )
+    decode_threads: int = Field(default=0, ge=0, le=256, description="Images decoded at once; 0: one for each core")
     max_batch_size: int = Field(default=8, ge=1, le=1024, description="Most images in one batch")
     max_batch_delay_ms: float = Field(
         default=0.0, ge=0, le=1000, description="How long a batch that is not full may wait for more images"
@@ -85,6 +86,11 @@ class ModelSettings(StoreSettings):
     def model_references(self) -> tuple[str, ...]:
         """The models to serve, the default one first."""
         return _split_commas(self.model)
+
+    @property
+    def core_count(self) -> int:
+        """The CPU cores to compute on: what all numbers of threads are derived from."""
+        return self.cores or usable_cores()
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -119,15 +125,3 @@ class Settings(ModelSettings):
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins whose pages may call the service."""
         return _split_commas(self.cors_origins)
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use: the affinity mask, and the cgroup's quota rounded up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # not Linux, or cgroup v1
-        pass
-    return cores
