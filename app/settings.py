@@ -57,7 +57,12 @@ class ModelSettings(StoreSettings):
     threads_per_stream: int = Field(
         default=0, ge=0, le=256, description="CPU threads that compute one batch; 0: measured, or what --streams leaves"
     )
-    decode_threads: int = Field(default=0, ge=0, le=256, description="Images decoded at once; 0: one for each core")
+    decode_threads: int = Field(
+        default=0,
+        ge=0,
+        le=256,
+        description="Threads that only decode; 0: none on a CPU, whose streams decode, or one for each core on a GPU",
+    )
     max_batch_size: int = Field(default=8, ge=1, le=1024, description="Most images in one batch")
     max_batch_delay_ms: float = Field(
         default=0.0, ge=0, le=1000, description="How long a batch that is not full may wait for more images"
