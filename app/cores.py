@@ -22,7 +22,7 @@ def usable_cores(root: Path = Path("/")) -> int:
 
 
 def _quotas(root: Path) -> Iterator[tuple[int, int]]:
-    """Yields (quota, period) in microseconds of every control group around this process; those without one are left out.
+    """Yields the (quota, period) of each control group around this process that has one, in microseconds.
 
     Source: the kernel's Documentation/admin-guide/cgroup-v2.rst ("cpu.max") and scheduler/sched-bwc.rst.
     """

@@ -14,10 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from app.artifact import Artifact, load_artifact
-from app.engine import Engine, resolve_device
+from app.engine import Engine, resolve_devices
 from app.engine_choice import Candidate, choose_engine
 from app.errors import NotReadyError, PredictorError, UnknownModelError
 from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
+from app.layout import LayoutChoice
 from app.metrics import Metrics
 from app.pipeline import Pipeline
 from app.settings import ModelSettings
@@ -36,7 +37,7 @@ class ServedModel:
         artifact: what it is.
         engine: what computes it.
         pipeline: the way of an image through it.
-        streams: batches computed at once.
+        layout: of the engine's threads.
         candidates: the engines that were considered.
         golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
     """
@@ -44,7 +45,7 @@ class ServedModel:
     artifact: Artifact
     engine: Engine
     pipeline: Pipeline
-    streams: int
+    layout: LayoutChoice
     candidates: tuple[Candidate, ...]
     golden_check: GoldenCheck | None
 
@@ -157,19 +158,19 @@ class Registry:
 
     async def _load(self, reference: str) -> ServedModel:
         artifact = await asyncio.to_thread(load_artifact, reference, self._store)
-        device = resolve_device(self._settings.device)
-        decode_threads = self._settings.decode_threads or (0 if device.type == "cpu" else self._settings.core_count)
+        devices = resolve_devices(self._settings.device)
+        decode_threads = self._settings.decode_threads or (0 if devices[0].type == "cpu" else self._settings.core_count)
         if decode_threads and self._decode_pool is None:
             self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         choice = await choose_engine(
             artifact,
-            device,
+            devices,
             self._settings,
             decode_pool=self._decode_pool,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
         )
         return ServedModel(
-            artifact, choice.engine, choice.pipeline, choice.streams, choice.candidates, choice.golden_check
+            artifact, choice.engine, choice.pipeline, choice.layout, choice.candidates, choice.golden_check
         )
 
     def _announce(self, model: ServedModel, seconds: float) -> None:
@@ -188,7 +189,13 @@ class Registry:
 
 
 def _compared(model: ServedModel) -> str:
-    """Returns what was measured, if there was a choice."""
-    streams = f"{model.streams} stream{'s' if model.streams > 1 else ''}"
+    """Returns how threads are laid out, and what was measured if there was a choice."""
     rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
-    return f"{streams}; images/s: {', '.join(rates)}" if rates else streams
+    layouts = [
+        f"{each.layout.streams} x {each.layout.threads_per_stream} {each.images_per_s:.0f}, "
+        f"alone {each.lone_batch_ms:.1f} ms"
+        for each in model.layout.measured
+    ]
+    threads = f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}"
+    measured = (f"images/s: {', '.join(rates)}" if rates else "", f"layouts: {'; '.join(layouts)}" if layouts else "")
+    return "; ".join(part for part in (threads, *measured) if part)

@@ -40,13 +40,16 @@ class ModelSettings(StoreSettings):
         description="Comma-separated models to serve: NAME, NAME/VERSION, or the path of a TorchScript file. "
         "The first one answers /predict",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    device: str = Field(
+        default="auto", description="auto, cpu, mps, cuda (every GPU), or some of cuda:N, comma-separated"
+    )
     cores: int = Field(default=0, ge=0, le=4096, description="CPU cores to compute on; 0: all that the process may use")
     engine: Literal["auto", "torchscript", "openvino"] = Field(
         default="auto", description="What computes: auto takes the fastest that passes the golden check"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Of the computation; bfloat16 is faster where the CPU has it, and less exact"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="Of the computation; the lower ones are faster where the device has them, and less exact",
     )
     streams: int = Field(
         default=0,
@@ -75,8 +78,8 @@ class ModelSettings(StoreSettings):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", value):
-            raise ValueError(f"{value!r} is no device: use auto, cpu, cuda, cuda:N or mps")
+        if not re.fullmatch(r"auto|cpu|mps|cuda|cuda:\d{1,3}(,cuda:\d{1,3})*", value):
+            raise ValueError(f"{value!r} is no device: use auto, cpu, mps, cuda, cuda:N or cuda:N,cuda:N")
         return value
 
     @field_validator("formats")
