@@ -129,7 +129,7 @@ class _Contest:
         self._decode_pool = decode_pool
         self._max_queue_items = max_queue_items
         self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
-        self._builders = _builders(artifact, devices, settings)
+        self._builders = possible_engines(artifact, devices, settings)
         self._busy_batch = [grey_image(artifact)] * min(BUSY_BATCH_SIZE, settings.max_batch_size)
         self._pipelines: list[Pipeline] = []
 
@@ -199,8 +199,10 @@ class _Contest:
             return first, layout
 
 
-def _builders(artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings) -> dict[str, Build]:
-    """Returns what may be built by name, the reference first."""
+def possible_engines(
+    artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings
+) -> dict[str, Build]:
+    """Returns what the settings allow to be built, by name, the reference first."""
     device, precision = devices[0], settings.precision
 
     def torchscript(layout: Layout) -> Engine:

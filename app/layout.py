@@ -148,8 +148,6 @@ def lay_out(
     one: Engine,
     layouts: tuple[Layout, Layout],
     batch: Sequence[torch.Tensor],
-    *,
-    round_s: float = ROUND_S,
 ) -> tuple[Engine, LayoutChoice]:
     """Measures two layouts of an engine, taking turns.
 

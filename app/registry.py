@@ -196,6 +196,9 @@ def _compared(model: ServedModel) -> str:
         f"alone {each.lone_batch_ms:.1f} ms"
         for each in model.layout.measured
     ]
-    threads = f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}"
+    threads = (
+        f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}, "
+        f"alone 1 x {model.layout.lone_threads}"
+    )
     measured = (f"images/s: {', '.join(rates)}" if rates else "", f"layouts: {'; '.join(layouts)}" if layouts else "")
     return "; ".join(part for part in (threads, *measured) if part)
