@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve`, `predict`, `models`, `pin` ...; or `image-predictor ...` where installed."""
+"""The command line: `python -m app serve`, `predict`, `bench` ...; or `image-predictor ...` where installed."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ usage: image-predictor COMMAND [options]
 commands:
   serve            serve models over HTTP
   predict          classify files and folders without a server
+  bench            measure a model on this machine, and say what limits it
   models           list the published models
   pin              make a version of a model current, whatever is published
   unpin            make the highest version current again
@@ -59,6 +60,22 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
 
         configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
+
+
+class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
+    """Measure a model on this machine, from decoding to HTTP, and say what limits it."""
+
+    paths: CliPositionalArg[list[Path]] = Field(
+        default=[], description="Images, and folders of them; the model's own examples if there are none"
+    )
+    seconds: float = Field(default=1.0, gt=0, le=600, description="Of each measurement")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        from app.bench import bench
+
+        configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
+        bench(self, self.paths, seconds=self.seconds)
 
 
 class Models(StoreSettings, cli_prog_name="image-predictor models"):
@@ -112,6 +129,7 @@ class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
 _COMMANDS: dict[str, type[BaseSettings]] = {
     "serve": Serve,
     "predict": Predict,
+    "bench": Bench,
     "models": Models,
     "pin": Pin,
     "unpin": Unpin,

@@ -13,6 +13,7 @@ from app.direct_route import DirectRoute
 from app.engine_choice import Candidate
 from app.errors import InvalidParameterError
 from app.golden import GoldenCheck
+from app.layout import MeasuredLayout
 from app.problems import responses
 from app.registry import ServedModel, Slot
 from app.sampling import Sampler
@@ -23,6 +24,7 @@ from app.schemas import (
     GoldenCheckDescription,
     Health,
     ImagePrediction,
+    LayoutCandidate,
     ModelDescription,
     ModelDetails,
     ModelList,
@@ -180,6 +182,7 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
             **dict(description),
             class_names=list(artifact.class_names),
             engine_candidates=[_describe_candidate(each, slot.model) for each in slot.model.candidates],
+            layout_candidates=[_describe_layout(each) for each in slot.model.layout.measured],
             manifest=artifact.manifest,
         )
 
@@ -241,10 +244,12 @@ def describe(slot: Slot, *, is_default: bool) -> ModelDescription:
         is_default=is_default,
         verified=check is not None,
         class_count=len(model.artifact.class_names),
-        device=str(model.engine.device),
+        device=model.engine.device,
         engine=model.engine.name,
         precision=model.engine.precision,
-        streams=model.streams,
+        streams=model.layout.layout.streams,
+        threads_per_stream=model.layout.layout.threads_per_stream,
+        lone_threads=model.layout.lone_threads,
         golden_check=_describe_check(check),
         rejected_version=rejection.release.label if rejection and rejection.release else None,
         rejected_because=rejection.reason if rejection else None,
@@ -258,6 +263,15 @@ def _describe_candidate(candidate: Candidate, model: ServedModel) -> EngineCandi
         images_per_s=candidate.images_per_s and round(candidate.images_per_s, 1),
         golden_check=_describe_check(candidate.golden_check),
         rejected_because=candidate.rejected_because,
+    )
+
+
+def _describe_layout(measured: MeasuredLayout) -> LayoutCandidate:
+    return LayoutCandidate(
+        streams=measured.layout.streams,
+        threads_per_stream=measured.layout.threads_per_stream,
+        images_per_s=round(measured.images_per_s, 1),
+        lone_batch_ms=round(measured.lone_batch_ms, 2),
     )
 
 

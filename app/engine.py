@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,11 @@ from app.errors import ArtifactError
 logger = logging.getLogger(__name__)
 
 Probabilities = npt.NDArray[np.float32]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+class UnavailableError(Exception):
+    """The engine cannot be used here; the sentence says why."""
 
 
 class InferenceError(Exception):
@@ -39,8 +43,12 @@ class Engine(Protocol):
         """Of weights and activations; what goes in and comes out is the same for all."""
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
+    def device(self) -> str:
+        """Where it computes: `cpu`, `cuda:0`, `cuda:0,cuda:1`, ..."""
+
+    @property
+    def warm_up_runs(self) -> int:
+        """How many batches of a size it computes before it is at its speed."""
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities.
@@ -70,20 +78,33 @@ def checked(probabilities: Probabilities, *, image_count: int, class_count: int)
     return probabilities
 
 
-def resolve_device(wanted: str) -> torch.device:
-    """Returns the device for `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+def resolve_devices(wanted: str) -> tuple[torch.device, ...]:
+    """Returns the devices for `auto`, `cpu`, `mps`, `cuda` (all GPUs), or some of `cuda:N`, separated by commas.
 
     Raises:
         ArtifactError: the machine has no such device.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ArtifactError(f"--device {wanted}: this machine has {torch.cuda.device_count()} CUDA devices.")
-    if device.type == "mps" and not torch.backends.mps.is_available():
+    device_count = torch.cuda.device_count()
+    if wanted == "cuda":
+        wanted = ",".join(f"cuda:{number}" for number in range(device_count)) or "cuda:0"
+    devices = tuple(torch.device(each) for each in wanted.split(","))
+    if any(device.type == "cuda" and (device.index or 0) >= device_count for device in devices):
+        raise ArtifactError(f"--device {wanted}: this machine has {device_count} CUDA devices.")
+    if wanted == "mps" and not torch.backends.mps.is_available():
         raise ArtifactError("--device mps: this machine has no Apple GPU that torch can use.")
-    return device
+    return devices
+
+
+AUTOCAST_DTYPES: Final[dict[Precision, torch.dtype]] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def frozen_classify(artifact: Artifact, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns an artifact's `classify`, frozen and channels-last, on a device."""
+    module = artifact.module.to(device).to(memory_format=torch.channels_last)
+    classify: Callable[[torch.Tensor], torch.Tensor] = torch.jit.freeze(module, preserved_attrs=["classify"]).classify
+    return classify
 
 
 class TorchScriptEngine:
@@ -95,35 +116,39 @@ class TorchScriptEngine:
     Args:
         artifact: the model.
         device: where to compute.
-        precision: bfloat16 is autocast, which keeps normalisation and softmax in float32: on EfficientNet-Lite0 as fast
-            as casting all, and half as far from float32.
+        precision: a lower one than float32 is autocast, which keeps normalisation and softmax in float32: on
+            EfficientNet-Lite0 as fast as casting all to bfloat16, and half as far from float32.
         threads: CPU threads that compute one batch.
+
+    Raises:
+        UnavailableError: the device has not the precision.
     """
 
     name = "torchscript"
+    warm_up_runs = 3  # it profiles two runs and compiles in the third
 
     def __init__(
         self, artifact: Artifact, device: torch.device, *, precision: Precision = "float32", threads: int = 1
     ) -> None:
-        self.device = device
+        if precision == "float16" and device.type == "cpu":
+            raise UnavailableError("TorchScript computes in float16 on GPUs only: use --precision bfloat16.")
+        self.device = str(device)
         self.precision: Precision = precision
+        self._device = device
         self._threads = threads
         self._class_count = len(artifact.class_names)
-        module = artifact.module.to(device)
         if artifact.is_split:
-            module = module.to(memory_format=torch.channels_last)
-            frozen = torch.jit.freeze(module, preserved_attrs=["classify"])
-            self._classify = frozen.classify
+            self._classify = frozen_classify(artifact, device)
         else:
-            self._classify = module
+            self._classify = artifact.module.to(device)
         self._is_split = artifact.is_split
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `Engine`."""
         if torch.get_num_threads() != self._threads:  # of the calling thread
             torch.set_num_threads(self._threads)
-        reduced = self.precision != "float32"
-        with torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
+        dtype = AUTOCAST_DTYPES.get(self.precision)
+        with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
             # No bound method is kept for this: a cycle would keep a retired model in memory.
             output = self._run_batched(images) if self._is_split else self._run_one_by_one(images)
             probabilities: Probabilities = output.to("cpu", torch.float32).numpy()
@@ -134,11 +159,11 @@ class TorchScriptEngine:
 
     def _classify_batch(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         batch = torch.stack(list(images))  # (N, 3, S, S), channels-last as its parts are
-        output: torch.Tensor = self._classify(batch.to(self.device, non_blocking=True))
+        output: torch.Tensor = self._classify(batch.to(self._device, non_blocking=True))
         return output
 
     def _run_one_by_one(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self._classify(image.unsqueeze(0).to(self.device)) for image in images])
+        return torch.cat([self._classify(image.unsqueeze(0).to(self._device)) for image in images])
 
 
 def halving_when_out_of_memory(

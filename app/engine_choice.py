@@ -1,37 +1,44 @@
 """Which engine serves a model: the fastest on this machine of those that pass the golden check.
 
 artifact -> candidates: build -> warm up -> golden check; those that pass -> measure, taking turns -> the fastest
+-> on a CPU: build again for other threads -> measure both layouts -> golden check of what serves
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import statistics
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Final
+from functools import partial
 
 import torch
 
 from app.artifact import Artifact
-from app.engine import Engine, TorchScriptEngine
+from app.cuda_engine import CudaEngine
+from app.engine import Engine, TorchScriptEngine, UnavailableError
 from app.errors import ArtifactError
 from app.golden import MAX_DEVIATIONS, GoldenCheck, check_golden, grey_image, warm_up
-from app.openvino_engine import OpenVINOEngine, UnavailableError
+from app.layout import (
+    BUSY_BATCH_SIZE,
+    MIN_GAIN,
+    ROUND_S,
+    Layout,
+    LayoutChoice,
+    composed,
+    lay_out,
+    measure,
+    possible_layouts,
+    rate_of,
+)
+from app.openvino_engine import OpenVINOEngine
 from app.pipeline import Pipeline
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
-_ROUNDS: Final = 3
-_ROUND_S: Final = 0.1
-_MEASURED_BATCH_SIZE: Final = 2  # of an almost idle service and of a busy one alike: what is queued is shared out
-# The reference is kept unless another is faster by more than the measurement's noise.
-_MIN_GAIN: Final = 1.1
+Build = Callable[[Layout], Engine]
 
 
 @dataclass(frozen=True)
@@ -58,157 +65,194 @@ class EngineChoice:
     Attributes:
         engine: that was chosen.
         pipeline: through it.
-        streams: batches that it computes at once.
+        layout: of its threads, and what was measured to choose it.
         golden_check: of this engine; None for a model without golden examples.
         candidates: all that were considered, the reference first.
     """
 
     engine: Engine
     pipeline: Pipeline
-    streams: int
+    layout: LayoutChoice
     golden_check: GoldenCheck | None
     candidates: tuple[Candidate, ...]
 
 
 async def choose_engine(
     artifact: Artifact,
-    device: torch.device,
+    devices: tuple[torch.device, ...],
     settings: ModelSettings,
     *,
     decode_pool: Executor | None,
     max_queue_items: int,
+    like: LayoutChoice | None = None,
 ) -> EngineChoice:
     """Builds, proves and measures the engines that the settings allow.
 
     Args:
         artifact: the model.
-        device: where to compute.
-        settings: engine, precision, streams and batching.
+        devices: where to compute; several only of GPUs.
+        settings: engine, precision, streams, threads and batching.
         decode_pool: of the pipeline; None where its streams decode.
         max_queue_items: of the pipeline.
+        like: the layout to take, rather than the one that measures best.
 
     Raises:
         ArtifactError: the reference, or the only engine asked for, cannot be built or fails its golden check.
     """
-    streams = settings.streams or (usable_cores() if device.type == "cpu" else 1)
-    candidates: list[Candidate] = []
-    passed: dict[str, tuple[Engine, Pipeline]] = {}
+    contest = _Contest(artifact, devices, settings, decode_pool, max_queue_items, like)
     try:
-        for name, build in _builders(artifact, device, settings, streams):
+        choice = await contest.decide()
+    except BaseException:
+        await contest.close()
+        raise
+    await contest.close(but=choice.pipeline)
+    return choice
+
+
+@dataclass(frozen=True)
+class _Proven:
+    engine: Engine
+    pipeline: Pipeline
+    golden_check: GoldenCheck | None
+
+
+class _Contest:
+    """Builds engines, lets them prove themselves and compares them; see `choose_engine`."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        devices: tuple[torch.device, ...],
+        settings: ModelSettings,
+        decode_pool: Executor | None,
+        max_queue_items: int,
+        like: LayoutChoice | None,
+    ) -> None:
+        self._artifact = artifact
+        self._like = like
+        self._settings = settings
+        self._decode_pool = decode_pool
+        self._max_queue_items = max_queue_items
+        self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
+        self._builders = possible_engines(artifact, devices, settings)
+        self._busy_batch = [grey_image(artifact)] * min(BUSY_BATCH_SIZE, settings.max_batch_size)
+        self._pipelines: list[Pipeline] = []
+
+    async def decide(self) -> EngineChoice:
+        """Returns what serves; see `choose_engine`."""
+        first = self._layouts[0]
+        candidates: list[Candidate] = []
+        proven: dict[str, _Proven] = {}
+        for name, build in self._builders.items():
             try:
-                engine = await asyncio.to_thread(build)
-                pipeline = Pipeline(
-                    artifact,
-                    engine,
-                    settings,
-                    streams=streams,
-                    decode_pool=decode_pool,
-                    max_queue_items=max_queue_items,
-                )
-                passed[name] = (engine, pipeline)
-                check = await _prove(artifact, engine, pipeline, settings)
+                proven[name] = await self._prove(await asyncio.to_thread(self._build, build, first))
             except (UnavailableError, ArtifactError) as error:
-                reason = error.detail if isinstance(error, ArtifactError) else str(error)
-                if settings.engine != "auto" or name == TorchScriptEngine.name:
-                    raise ArtifactError(reason) from error
-                logger.warning("Model %s does without %s: %s", artifact.name, name, reason)
-                candidates.append(Candidate(name, rejected_because=reason))
-                if name in passed:
-                    await asyncio.to_thread(passed.pop(name)[1].close)
+                if len(self._builders) == 1 or name == TorchScriptEngine.name:
+                    raise ArtifactError(_reason(error)) from error
+                logger.warning("Model %s does without %s: %s", self._artifact.name, name, _reason(error))
+                candidates.append(Candidate(name, rejected_because=_reason(error)))
             else:
-                candidates.append(Candidate(name, check))
-        rates: dict[str, float] = {}
-        if len(passed) > 1:
-            engines = {name: engine for name, (engine, _) in passed.items()}
-            rates = await asyncio.to_thread(measure, engines, grey_image(artifact), streams, settings.max_batch_size)
-        chosen = _fastest(rates) if rates else next(iter(passed))
-        engine, pipeline = passed.pop(chosen)
-    finally:
-        for _, unused in passed.values():
-            await asyncio.to_thread(unused.close)
-    measured = tuple(replace(each, images_per_s=rates.get(each.engine)) for each in candidates)
-    check = next(each.golden_check for each in measured if each.engine == chosen)
-    return EngineChoice(engine, pipeline, streams, check, measured)
+                candidates.append(Candidate(name, proven[name].golden_check))
+        rates = await asyncio.to_thread(self._rates, proven) if len(proven) > 1 else {}
+        chosen = _fastest(rates) if rates else next(iter(proven))
+        best, layout = proven[chosen], LayoutChoice(first, first.threads_per_stream)
+        if len(self._layouts) > 1:
+            best, layout = await self._laid_out(best, self._builders[chosen], layout)
+        measured = tuple(replace(each, images_per_s=rates.get(each.engine)) for each in candidates)
+        return EngineChoice(best.engine, best.pipeline, layout, best.golden_check, measured)
+
+    async def close(self, *, but: Pipeline | None = None) -> None:
+        """Ends every pipeline, but the one that serves."""
+        for pipeline in self._pipelines:
+            if pipeline is not but:
+                await asyncio.to_thread(pipeline.close)
+
+    def _build(self, build: Build, layout: Layout) -> Engine:
+        engine = build(layout)
+        warm_up(self._artifact, engine, self._settings.max_batch_size)
+        return engine
+
+    async def _prove(self, engine: Engine) -> _Proven:
+        pipeline = Pipeline(
+            self._artifact,
+            engine,
+            self._settings,
+            streams=self._layouts[0].streams,
+            decode_pool=self._decode_pool,
+            max_queue_items=self._max_queue_items,
+        )
+        self._pipelines.append(pipeline)
+        if not self._artifact.manifest:
+            return _Proven(engine, pipeline, None)
+        check = await check_golden(self._artifact, pipeline, bound=MAX_DEVIATIONS[engine.precision])
+        return _Proven(engine, pipeline, check)
+
+    def _rates(self, proven: dict[str, _Proven]) -> dict[str, float]:
+        streams = self._layouts[0].streams
+        turns = [partial(rate_of, each.engine, self._busy_batch, streams, ROUND_S) for each in proven.values()]
+        return dict(zip(proven, measure(turns), strict=True))
+
+    async def _laid_out(self, first: _Proven, build: Build, layout: LayoutChoice) -> tuple[_Proven, LayoutChoice]:
+        """Returns what serves of an engine in its layouts; the first one if the second cannot be had."""
+        several, one = self._layouts
+        try:
+            if self._like and self._like.layout == several and not self._like.is_adaptive:
+                return first, self._like
+            other = await asyncio.to_thread(self._build, build, one)
+            if self._like:
+                return await self._prove(composed(first.engine, other, self._like)), self._like
+            engine, measured = await asyncio.to_thread(lay_out, first.engine, other, (several, one), self._busy_batch)
+            return (first if engine is first.engine else await self._prove(engine)), measured
+        except (UnavailableError, ArtifactError) as error:
+            logger.warning("Model %s keeps its first layout: %s", self._artifact.name, _reason(error))
+            return first, layout
 
 
-def _builders(
-    artifact: Artifact, device: torch.device, settings: ModelSettings, streams: int
-) -> list[tuple[str, Callable[[], Engine]]]:
-    """Returns what may be built, the reference first."""
-    precision, threads = settings.precision, settings.threads_per_stream
+def possible_engines(
+    artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings
+) -> dict[str, Build]:
+    """Returns what the settings allow to be built, by name, the reference first."""
+    device, precision = devices[0], settings.precision
 
-    def torchscript() -> Engine:
-        return TorchScriptEngine(artifact, device, precision=precision, threads=threads)
+    def torchscript(layout: Layout) -> Engine:
+        if device.type == "cuda" and artifact.is_split:
+            return CudaEngine(
+                artifact,
+                devices,
+                precision=precision,
+                streams=layout.streams,
+                max_batch_size=settings.max_batch_size,
+            )
+        return TorchScriptEngine(artifact, device, precision=precision, threads=layout.threads_per_stream)
 
-    def openvino() -> Engine:
+    def openvino(layout: Layout) -> Engine:
         if device.type != "cpu":
             raise UnavailableError(f"--engine openvino computes on the CPU, not on {device}.")
         if artifact.onnx_twin is None:
             raise UnavailableError("The model has no verified model.onnx, which OpenVINO needs: use --engine auto.")
-        class_count = len(artifact.class_names)
         return OpenVINOEngine(
-            artifact.onnx_twin, class_count=class_count, precision=precision, streams=streams, threads=threads
+            artifact.onnx_twin,
+            class_count=len(artifact.class_names),
+            precision=precision,
+            streams=layout.streams,
+            threads=layout.threads_per_stream,
         )
 
-    builders: list[tuple[str, Callable[[], Engine]]] = []
-    if settings.engine in {"auto", TorchScriptEngine.name}:
-        builders.append((TorchScriptEngine.name, torchscript))
-    if settings.engine == OpenVINOEngine.name or (
-        settings.engine == "auto" and device.type == "cpu" and artifact.onnx_twin
-    ):
-        builders.append((OpenVINOEngine.name, openvino))
-    return builders
+    possible: dict[str, Build] = {}
+    auto = settings.engine == "auto"
+    with_openvino = device.type == "cpu" and artifact.onnx_twin is not None
+    if settings.engine == TorchScriptEngine.name or (auto and not (with_openvino and precision == "float16")):
+        possible[TorchScriptEngine.name] = torchscript
+    if settings.engine == OpenVINOEngine.name or (auto and with_openvino):
+        possible[OpenVINOEngine.name] = openvino
+    return possible
 
 
-async def _prove(artifact: Artifact, engine: Engine, pipeline: Pipeline, settings: ModelSettings) -> GoldenCheck | None:
-    await asyncio.to_thread(warm_up, artifact, engine, settings.max_batch_size)
-    if not artifact.manifest:
-        return None
-    return await check_golden(artifact, pipeline, bound=MAX_DEVIATIONS[engine.precision])
-
-
-def measure(
-    engines: dict[str, Engine], image: torch.Tensor, streams: int, max_batch_size: int, *, round_s: float = _ROUND_S
-) -> dict[str, float]:
-    """Returns the images a second of each engine, all streams busy; engines take turns, so that noise hits all.
-
-    Args:
-        engines: warmed up, by name.
-        image: what they classify.
-        streams: threads that call an engine at once.
-        max_batch_size: the service's; small batches are measured.
-        round_s: seconds of each turn.
-
-    Returns:
-        the median of the rounds.
-    """
-    batch = [image] * min(_MEASURED_BATCH_SIZE, max_batch_size)
-    rounds = [
-        {name: rate_of(engine, batch, streams, round_s) for name, engine in engines.items()} for _ in range(_ROUNDS)
-    ]
-    return {name: statistics.median(each[name] for each in rounds) for name in engines}
-
-
-def rate_of(engine: Engine, batch: Sequence[torch.Tensor], streams: int, seconds: float) -> float:
-    """Returns the images a second of an engine that several threads keep busy; each computes a batch at least."""
-    rates = [0.0] * streams
-
-    def stream(number: int) -> None:
-        started_at, batches = time.perf_counter(), 0
-        while batches == 0 or time.perf_counter() < started_at + seconds:
-            engine(batch)
-            batches += 1
-        rates[number] = batches * len(batch) / (time.perf_counter() - started_at)
-
-    threads = [threading.Thread(target=stream, args=(number,)) for number in range(streams)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(rates)
+def _reason(error: Exception) -> str:
+    return error.detail if isinstance(error, ArtifactError) else str(error)
 
 
 def _fastest(rates: dict[str, float]) -> str:
     best = max(rates, key=lambda name: rates[name])
     reference = rates.get(TorchScriptEngine.name, 0.0)
-    return best if rates[best] > _MIN_GAIN * reference else TorchScriptEngine.name
+    return best if rates[best] > MIN_GAIN * reference else TorchScriptEngine.name

@@ -15,12 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from app.artifact import Artifact, load_artifact
-from app.engine import Engine, resolve_device
+from app.engine import Engine, resolve_devices
 from app.engine_choice import Candidate, EngineChoice, choose_engine
 from app.errors import ArtifactError
 from app.golden import GoldenCheck
+from app.layout import LayoutChoice
 from app.pipeline import Pipeline
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 from app.store import ModelStore
 
 logger = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class ServedModel:
         artifact: what it is.
         engine: what computes it.
         pipeline: the way of an image through it.
-        streams: batches computed at once.
+        layout: of the engine's threads.
         candidates: the engines that were considered.
         golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
         usage: the requests inside; hold it from taking the model until the answer is made.
@@ -67,7 +68,7 @@ class ServedModel:
     artifact: Artifact
     engine: Engine
     pipeline: Pipeline
-    streams: int
+    layout: LayoutChoice
     candidates: tuple[Candidate, ...]
     golden_check: GoldenCheck | None
     usage: Usage = field(default_factory=Usage, repr=False)
@@ -109,14 +110,14 @@ class Loader:
         choice = None
         if previous and _offers_the_same(artifact, previous.artifact):
             try:
-                choice = await self._choose(artifact, _settings_like(previous, self._settings))
+                choice = await self._choose(artifact, _settings_like(previous, self._settings), like=previous.layout)
             except ArtifactError as error:
                 if self._settings.engine != "auto":
                     raise
                 logger.warning("%s does not take %s again: %s", reference, previous.engine.name, error.detail)
         choice = choice or await self._choose(artifact, self._settings)
         return ServedModel(
-            artifact, choice.engine, choice.pipeline, choice.streams, choice.candidates, choice.golden_check
+            artifact, choice.engine, choice.pipeline, choice.layout, choice.candidates, choice.golden_check
         )
 
     def close(self) -> None:
@@ -124,17 +125,20 @@ class Loader:
         if self._decode_pool:
             self._decode_pool.shutdown()
 
-    async def _choose(self, artifact: Artifact, settings: ModelSettings) -> EngineChoice:
-        device = resolve_device(settings.device)
-        decode_threads = settings.decode_threads or (0 if device.type == "cpu" else usable_cores())
+    async def _choose(
+        self, artifact: Artifact, settings: ModelSettings, *, like: LayoutChoice | None = None
+    ) -> EngineChoice:
+        devices = resolve_devices(settings.device)
+        decode_threads = settings.decode_threads or (0 if devices[0].type == "cpu" else settings.core_count)
         if decode_threads and self._decode_pool is None:
             self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         return await choose_engine(
             artifact,
-            device,
+            devices,
             settings,
             decode_pool=self._decode_pool,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
+            like=like,
         )
 
 
@@ -144,10 +148,8 @@ def _offers_the_same(artifact: Artifact, previous: Artifact) -> bool:
 
 
 def _settings_like(model: ServedModel, settings: ModelSettings) -> ModelSettings:
-    """Returns settings that leave nothing to be measured: the engine of a model that serves."""
-    return settings.model_copy(
-        update={"engine": model.engine.name, "precision": model.engine.precision, "streams": model.streams}
-    )
+    """Returns settings that leave no choice but the engine of a model that serves."""
+    return settings.model_copy(update={"engine": model.engine.name, "precision": model.engine.precision})
 
 
 def return_freed_memory() -> None:

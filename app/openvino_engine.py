@@ -14,16 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from app.engine import Precision, Probabilities, checked
+from app.engine import Precision, Probabilities, UnavailableError, checked
 
 if TYPE_CHECKING:
     import openvino
 
-_PRECISION_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
-
-
-class UnavailableError(Exception):
-    """The engine cannot be used here; the sentence says why."""
+_PRECISION_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16", "float16": "f16"}
+_CAPABILITIES: dict[Precision, str] = {"float32": "FP32", "bfloat16": "BF16", "float16": "FP16"}
 
 
 class OpenVINOEngine:
@@ -32,7 +29,7 @@ class OpenVINOEngine:
     Args:
         onnx_twin: the verified file.
         class_count: C.
-        precision: bfloat16 needs a CPU that has it.
+        precision: one lower than float32 needs a CPU that has it.
         streams: batches computed at once, each called from a thread of its own.
         threads: CPU threads that compute one batch.
 
@@ -41,7 +38,8 @@ class OpenVINOEngine:
     """
 
     name = "openvino"
-    device = torch.device("cpu")
+    device = "cpu"
+    warm_up_runs = 1  # kernels are compiled when a size is first seen
 
     def __init__(
         self, onnx_twin: Path, *, class_count: int, precision: Precision = "float32", streams: int = 1, threads: int = 1
@@ -50,8 +48,8 @@ class OpenVINOEngine:
         self._class_count = class_count
         ov = _import_openvino()
         core = ov.Core()
-        if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise UnavailableError("This CPU has no bfloat16 instructions.")
+        if _CAPABILITIES[precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise UnavailableError(f"This CPU has no {precision} instructions that OpenVINO uses.")
         try:
             model = _take_channels_last(ov, core.read_model(onnx_twin))
             self._compiled = core.compile_model(

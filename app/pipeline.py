@@ -25,9 +25,12 @@ from app.formats import ImageFormat
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
-# How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2, probabilities of
-# EfficientNet-Lite0 moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
-_MIN_DETAIL: Final = 4
+MIN_DETAIL: Final = 4
+"""How much larger than the model's resize size a JPEG decoded at a reduced scale stays.
+
+At 2, probabilities of EfficientNet-Lite0 moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03
+(docs/artifact.md).
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +196,7 @@ class Pipeline:
             decoded = decode(image.content, limits=image.limits)
             pixels = decoded.to_tensor()
         else:
-            decoded = decode(image.content, limits=image.limits, min_shorter_side=_MIN_DETAIL * resize_size)
+            decoded = decode(image.content, limits=image.limits, min_shorter_side=MIN_DETAIL * resize_size)
             pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size)
         return _Prepared(
             pixels,

@@ -20,7 +20,7 @@ from app.metrics import Metrics
 from app.registry import Registry, ServedModel
 from app.schemas import Prediction
 from app.service import describe_image, top_classes
-from app.settings import ModelSettings, usable_cores
+from app.settings import ModelSettings
 
 _SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _PROGRESS_FROM_FILES = 20  # fewer are done before a bar would help
@@ -84,7 +84,9 @@ async def _predict(settings: ModelSettings, files: Sequence[Path], *, top_k: int
         quiet = len(files) < _PROGRESS_FROM_FILES or not sys.stderr.isatty()
         with Progress(console=Console(stderr=True), disable=quiet) as progress:
             bar = progress.add_task("Classifying", total=len(files))
-            async for result in _classify_all(model, files, top_k):
+            async for result in _classify_all(
+                model, files, top_k, files_at_once=_FILES_AT_ONCE_PER_CORE * settings.core_count
+            ):
                 results.append(result)
                 progress.advance(bar)
                 if as_json:
@@ -94,11 +96,13 @@ async def _predict(settings: ModelSettings, files: Sequence[Path], *, top_k: int
         await asyncio.to_thread(registry.close)
 
 
-async def _classify_all(model: ServedModel, files: Sequence[Path], top_k: int) -> AsyncIterator[FileResult]:
+async def _classify_all(
+    model: ServedModel, files: Sequence[Path], top_k: int, *, files_at_once: int
+) -> AsyncIterator[FileResult]:
     window: deque[asyncio.Task[FileResult]] = deque()
     for path in files:
         window.append(asyncio.create_task(_classify(model, path, top_k)))
-        if len(window) == _FILES_AT_ONCE_PER_CORE * usable_cores():
+        if len(window) == files_at_once:
             yield await window.popleft()
     while window:
         yield await window.popleft()

@@ -277,7 +277,16 @@ def _may_pass(error: PredictorError) -> bool:
 
 
 def _compared(model: ServedModel) -> str:
-    """Returns what was measured, if there was a choice."""
-    streams = f"{model.streams} stream{'s' if model.streams > 1 else ''}"
+    """Returns how threads are laid out, and what was measured if there was a choice."""
     rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
-    return f"{streams}; images/s: {', '.join(rates)}" if rates else streams
+    layouts = [
+        f"{each.layout.streams} x {each.layout.threads_per_stream} {each.images_per_s:.0f}, "
+        f"alone {each.lone_batch_ms:.1f} ms"
+        for each in model.layout.measured
+    ]
+    threads = (
+        f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}, "
+        f"alone 1 x {model.layout.lone_threads}"
+    )
+    measured = (f"images/s: {', '.join(rates)}" if rates else "", f"layouts: {'; '.join(layouts)}" if layouts else "")
+    return "; ".join(part for part in (threads, *measured) if part)

@@ -9,8 +9,8 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from app.engine_choice import rate_of
 from app.golden import grey_image
+from app.layout import rate_of
 from app.registry import ServedModel
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def worthwhile_workers(models: Sequence[ServedModel], *, max_workers: int) -> in
         models: loaded, idle.
         max_workers: one for each usable core.
     """
-    if max_workers == 1 or not models or any(model.engine.device.type != "cpu" for model in models):
+    if max_workers == 1 or not models or any(model.engine.device != "cpu" for model in models):
         return 1
     slowest = min(_images_per_s(model) for model in models)
     if slowest < _ONE_PROCESS_IMAGES_PER_S:
@@ -42,7 +42,7 @@ def worthwhile_workers(models: Sequence[ServedModel], *, max_workers: int) -> in
 
 
 def _images_per_s(model: ServedModel) -> float:
-    for candidate in model.candidates:
-        if candidate.engine == model.engine.name and candidate.images_per_s:
-            return candidate.images_per_s
-    return rate_of(model.engine, [grey_image(model.artifact)] * _MEASURED_BATCH_SIZE, model.streams, _MEASURED_S)
+    if model.layout.measured:
+        return max(each.images_per_s for each in model.layout.measured)
+    batch = [grey_image(model.artifact)] * _MEASURED_BATCH_SIZE
+    return rate_of(model.engine, batch, model.layout.layout.streams, _MEASURED_S)

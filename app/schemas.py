@@ -94,6 +94,15 @@ class EngineCandidate(_Schema):
     rejected_because: str | None = Field(default=None, description="Why it was left out")
 
 
+class LayoutCandidate(_Schema):
+    """A layout of the engine's threads that was measured when the model was loaded."""
+
+    streams: int = Field(description="Batches computed at once")
+    threads_per_stream: int = Field(description="CPU threads that compute one batch")
+    images_per_s: float = Field(description="All streams busy")
+    lone_batch_ms: float = Field(description="A batch of one image when nothing else is computed")
+
+
 class ModelDescription(_Schema):
     """A model that was asked for, and how it is served."""
 
@@ -109,6 +118,10 @@ class ModelDescription(_Schema):
     engine: str | None = None
     precision: str | None = None
     streams: int | None = Field(default=None, description="Batches computed at once")
+    threads_per_stream: int | None = Field(default=None, description="CPU threads that compute one batch")
+    lone_threads: int | None = Field(
+        default=None, description="CPU threads that compute a batch when nothing else is computed"
+    )
     golden_check: GoldenCheckDescription | None = None
     rejected_version: str | None = Field(
         default=None, description="The version that should serve by the store, but cannot"
@@ -121,6 +134,9 @@ class ModelDetails(ModelDescription):
 
     class_names: list[str] | None = None
     engine_candidates: list[EngineCandidate] | None = None
+    layout_candidates: list[LayoutCandidate] | None = Field(
+        default=None, description="Of the chosen engine; empty where there was no choice"
+    )
     manifest: Manifest | None = None
 
 

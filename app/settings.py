@@ -5,7 +5,6 @@ command line, else PREDICTOR_* environment, else the default -> Settings -> ever
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -14,6 +13,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from app import tracing
+from app.cores import usable_cores
 from app.decode import ImageLimits
 from app.formats import FORMATS
 from app.logs import LogFormat
@@ -42,20 +42,26 @@ class ModelSettings(StoreSettings):
         description="Comma-separated models to serve: NAME, NAME/VERSION, or the path of a TorchScript file. "
         "The first one answers /predict",
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:N or mps")
+    device: str = Field(
+        default="auto", description="auto, cpu, mps, cuda (every GPU), or some of cuda:N, comma-separated"
+    )
+    cores: int = Field(default=0, ge=0, le=4096, description="CPU cores to compute on; 0: all that the process may use")
     engine: Literal["auto", "torchscript", "openvino"] = Field(
         default="auto", description="What computes: auto takes the fastest that passes the golden check"
     )
-    precision: Literal["float32", "bfloat16"] = Field(
-        default="float32", description="Of the computation; bfloat16 is faster where the CPU has it, and less exact"
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32",
+        description="Of the computation; the lower ones are faster where the device has them, and less exact",
     )
     streams: int = Field(
         default=0,
         ge=0,
         le=256,
-        description="Batches computed at once; 0: one for each usable core, or 1 on a GPU",
+        description="Batches computed at once; 0: measured on a CPU, 2 for each GPU",
     )
-    threads_per_stream: int = Field(default=1, ge=1, le=256, description="CPU threads that compute one batch")
+    threads_per_stream: int = Field(
+        default=0, ge=0, le=256, description="CPU threads that compute one batch; 0: measured, or what --streams leaves"
+    )
     decode_threads: int = Field(
         default=0,
         ge=0,
@@ -78,8 +84,8 @@ class ModelSettings(StoreSettings):
     @field_validator("device")
     @classmethod
     def _known_device(cls, value: str) -> str:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?|mps", value):
-            raise ValueError(f"{value!r} is no device: use auto, cpu, cuda, cuda:N or mps")
+        if not re.fullmatch(r"auto|cpu|mps|cuda|cuda:\d{1,3}(,cuda:\d{1,3})*", value):
+            raise ValueError(f"{value!r} is no device: use auto, cpu, mps, cuda, cuda:N or cuda:N,cuda:N")
         return value
 
     @field_validator("formats")
@@ -94,6 +100,11 @@ class ModelSettings(StoreSettings):
     def model_references(self) -> tuple[str, ...]:
         """The models to serve, the default one first."""
         return _split_commas(self.model)
+
+    @property
+    def core_count(self) -> int:
+        """The CPU cores to compute on: what all numbers of threads are derived from."""
+        return self.cores or usable_cores()
 
     @property
     def image_limits(self) -> ImageLimits:
@@ -182,27 +193,3 @@ class Settings(ModelSettings):
     def allowed_origins(self) -> tuple[str, ...]:
         """The origins whose pages may call the service."""
         return _split_commas(self.cors_origins)
-
-
-_sharing_processes = 1
-
-
-def share_cores(processes: int) -> None:
-    """Tells that this process is one of several workers, which share the cores: `usable_cores` is its part then."""
-    global _sharing_processes
-    _sharing_processes = processes
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use: the affinity mask, and the cgroup's quota rounded up.
-
-    Of several workers, each may use its part of that, and one at least.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        if quota != "max":
-            cores = min(cores, max(1, -(-int(quota) // int(period))))
-    except (OSError, ValueError):  # not Linux, or cgroup v1
-        pass
-    return max(1, cores // _sharing_processes)

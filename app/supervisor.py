@@ -33,7 +33,7 @@ from app.main import create_app
 from app.metrics import forget_worker, share_files
 from app.runtime import METRICS_FOLDER, Board, Runtime
 from app.server import check_files, listen, serve_process
-from app.settings import Settings, share_cores, usable_cores
+from app.settings import Settings
 from app.tls import tls_options
 
 if sys.platform != "win32":
@@ -110,7 +110,7 @@ class Supervisor:
         self._folder = folder
         self._workers = settings.worker_count or 1
         # Those that were asked for, or as many as the first worker finds worth it, up to one a core.
-        self._max_workers = settings.worker_count or usable_cores()
+        self._max_workers = settings.worker_count or settings.core_count
         (folder / METRICS_FOLDER).mkdir()
         self._board = Board.create(folder / Board.FILE_NAME, max_workers=self._max_workers)
         self._places = [_Place(index) for index in range(self._workers)]
@@ -287,7 +287,6 @@ def _work(settings: Settings, listening: socket.socket, seed: _RuntimeSeed, pare
     if not logging.getLogger().handlers:  # a spawned process has none yet
         configure_logging(settings.log_level, settings.log_format)
     runtime = seed.grow()
-    share_cores(runtime.workers)
     share_files(runtime)
     settings = share_limits(settings, runtime.workers)
     try:
@@ -303,7 +302,8 @@ def share_limits(settings: Settings, workers: int) -> Settings:
     whole = settings.max_pending_images
     # But a request of several images must fit, if it may come at all.
     part = max(-(-whole // workers), min(whole, settings.max_images_per_request))
-    return settings.model_copy(update={"max_pending_images": part})
+    cores = max(1, settings.core_count // workers)
+    return settings.model_copy(update={"max_pending_images": part, "cores": cores})
 
 
 def _die_with(parent: int) -> None:

@@ -8,14 +8,12 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from app.engine import Probabilities, TorchScriptEngine, halving_when_out_of_memory
-from app.engine_choice import measure
+from app.engine import TorchScriptEngine, halving_when_out_of_memory
 from tests.app.conftest import COLOURS, MostlyColour, StartApp, colour_image, export_colours
 from tests.twins import add_twin, list_twin
 from training.predictor import Predictor
@@ -154,27 +152,47 @@ assert threading.active_count() == 1
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-class FakeEngine:
-    """Gives one class, and counts its images."""
+def test_small_largest_batch_is_what_is_measured(start_app: StartApp, twin_store: Path) -> None:
+    client = start_app(model_store=twin_store, max_batch_size=1, cores=2)
 
-    name = "fake"
-    precision = "float32"
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.batch_sizes: list[int] = []
-
-    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
-        self.batch_sizes.append(len(images))
-        return np.ones((len(images), 1), dtype=np.float32)
+    assert client.get("/models/colours").json()["state"] == "ready"
+    assert client.post("/predict", content=colour_image("red")).json()["predictions"][0]["class_name"] == "red"
 
 
-def test_measurement_keeps_to_the_largest_batch() -> None:
-    engine = FakeEngine()
-    rates = measure({"fake": engine}, torch.zeros(3, 4, 4), streams=1, max_batch_size=1, round_s=0)  # type: ignore[dict-item]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_layout_of_threads_is_measured_and_told(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    model = start_app(model_store=twin_store, engine=engine, cores=2).get("/models/colours").json()
+    measured = {(each["streams"], each["threads_per_stream"]): each for each in model["layout_candidates"]}
 
-    assert set(engine.batch_sizes) == {1}
-    assert rates["fake"] > 0
+    assert set(measured) == {(2, 1), (1, 2)}
+    assert (model["streams"], model["threads_per_stream"]) in measured
+    assert model["lone_threads"] in {1, 2}
+    assert all(each["images_per_s"] > 0 and each["lone_batch_ms"] >= 0 for each in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "streams", "threads"),
+    [
+        ({"streams": 3, "cores": 6}, 3, 2),
+        ({"threads_per_stream": 2, "cores": 6}, 3, 2),
+        ({"streams": 1, "threads_per_stream": 1, "cores": 6}, 1, 1),
+        ({"cores": 1}, 1, 1),
+    ],
+)
+def test_layout_that_is_asked_for_is_not_measured(
+    start_app: StartApp, settings: dict[str, int], streams: int, threads: int
+) -> None:
+    model = start_app(**settings).get("/models/colours").json()
+
+    assert (model["streams"], model["threads_per_stream"], model["lone_threads"]) == (streams, threads, threads)
+    assert model["layout_candidates"] == []
+
+
+def test_precision_that_the_cpu_has_not_says_so(start_app: StartApp) -> None:
+    unready = start_app(precision="float16").get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "float16 on GPUs only" in unready.json()["detail"]
 
 
 def test_batch_that_does_not_fit_into_memory_is_computed_in_halves() -> None:

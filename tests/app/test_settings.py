@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from app.__main__ import main
-from app.settings import Settings, usable_cores
+from app.cores import usable_cores
+from app.settings import Settings
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -82,14 +81,6 @@ def test_settings_cannot_change() -> None:
         Settings().port = 1
 
 
-def test_cores_are_those_that_the_process_may_use() -> None:
-    limits = Path("/sys/fs/cgroup/cpu.max")
-    if not hasattr(os, "sched_setaffinity") or (limits.exists() and not limits.read_text().startswith("max")):
-        pytest.skip("no affinity here, or a quota that hides it")
-    everything = os.sched_getaffinity(0)
-    try:
-        os.sched_setaffinity(0, {min(everything)})
-        assert usable_cores() == 1
-    finally:
-        os.sched_setaffinity(0, everything)
-    assert usable_cores() == len(everything)
+def test_all_cores_are_used_unless_some_are_asked_for() -> None:
+    assert Settings().core_count == usable_cores()
+    assert Settings(cores=3).core_count == 3

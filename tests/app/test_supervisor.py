@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.settings import Settings, usable_cores
+from app.cores import usable_cores
+from app.settings import Settings
 from app.supervisor import runtime_folder, share_limits
 from tests.app.conftest import colour_image
 from tests.live import LiveServer, live_server

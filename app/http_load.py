@@ -1,0 +1,128 @@
+"""Load over HTTP on a server of this machine, for `bench`: connections that each wait for their answer before they ask.
+
+images -> one task a connection: POST /predict, read the answer, again -> requests/s and latencies
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from app.errors import PredictorError
+from app.settings import ModelSettings
+
+_POLL_S = 0.05
+
+
+class LoadError(PredictorError):
+    """The server did not start, or did not answer as it should."""
+
+
+@contextmanager
+def own_server(settings: ModelSettings, *, start_timeout_s: float = 120) -> Iterator[str]:
+    """Starts `serve` with the same settings in a process of its own; yields its URL once it is ready.
+
+    Raises:
+        LoadError: it ended, or was not ready in time; with the last lines of its log.
+    """
+    chosen = {name: getattr(settings, name) for name in ModelSettings.model_fields}
+    environment = os.environ | {f"PREDICTOR_{name.upper()}": str(value) for name, value in chosen.items()}
+    command = [sys.executable, "-m", "app", "serve", "--host", "127.0.0.1", "--port", "0"]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        try:
+            deadline = time.monotonic() + start_timeout_s
+            while not (url := _ready_url(log)):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise LoadError(_last_lines(log))
+                time.sleep(_POLL_S)
+            yield url
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _ready_url(log: Path) -> str | None:
+    found = re.search(r"Listening on (http://\S+)", log.read_text(encoding="utf-8"))
+    if not found:
+        return None
+    url = found[1].replace("localhost", "127.0.0.1")
+    try:
+        urlopen(f"{url}/health/startup", timeout=5).close()
+    except (URLError, OSError):  # it is still loading
+        return None
+    try:
+        urlopen(f"{url}/health/ready", timeout=5).close()
+    except HTTPError as error:  # and never will be
+        error.close()
+        raise LoadError(_last_lines(log)) from None
+    return url
+
+
+def _last_lines(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8").splitlines()[-5:]
+    return "\n".join(["The server did not become ready:", *lines])
+
+
+async def closed_loop(
+    url: str, images: Sequence[bytes], *, connections: int, seconds: float
+) -> tuple[float, list[float]]:
+    """Posts images to `/predict` for a while.
+
+    Args:
+        url: of the server.
+        images: sent in turn.
+        connections: kept open; each waits for its answer before it sends again.
+        seconds: how long.
+
+    Returns:
+        requests a second, and the latency of each request in seconds.
+
+    Raises:
+        LoadError: an answer was not 200.
+    """
+    address = urlsplit(url)
+    upcoming = itertools.cycle(images)
+    latencies: list[float] = []
+    started_at = time.perf_counter()
+
+    async def connect() -> None:
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        try:
+            while time.perf_counter() < started_at + seconds:
+                sent_at = time.perf_counter()
+                await _post(reader, writer, next(upcoming))
+                latencies.append(time.perf_counter() - sent_at)
+        finally:
+            writer.close()
+
+    await asyncio.gather(*(connect() for _ in range(connections)))
+    return len(latencies) / (time.perf_counter() - started_at), latencies
+
+
+async def _post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, image: bytes) -> None:
+    head = (
+        "POST /predict HTTP/1.1\r\nHost: bench\r\n"
+        f"Content-Type: application/octet-stream\r\nContent-Length: {len(image)}\r\n\r\n"
+    )
+    writer.writelines([head.encode(), image])
+    await writer.drain()
+    answered = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    length = re.search(r"content-length: (\d+)", answered, re.IGNORECASE)
+    body = await reader.readexactly(int(length[1])) if length else b""
+    if " 200 " not in answered.partition("\r\n")[0]:
+        raise LoadError(f"The server answered {answered.partition(chr(13))[0]}: {body.decode(errors='replace')}")

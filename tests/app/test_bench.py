@@ -1,0 +1,79 @@
+"""`bench` measures every step of a model, and says what limits it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from app.bench import EngineRate, Findings, Loop, bench, conclusions, synthetic_photo
+from app.decode import decode
+from app.layout import Layout
+from app.predict import UnreadableFileError
+from app.settings import ModelSettings
+
+FINDINGS = Findings(
+    decode_ms=2,
+    resize_ms=1,
+    engines=(
+        EngineRate("torchscript", "float32", Layout(2, 1), 1, 50),
+        EngineRate("openvino", "float32", Layout(2, 1), 1, 100),
+        EngineRate("openvino", "bfloat16", Layout(2, 1), 1, 200),
+    ),
+    pipeline=(Loop(1, 50, 10, 20), Loop(8, 90, 10, 20)),
+    http=(Loop(1, 50, 10, 20), Loop(8, 85, 10, 20)),
+    cores=2,
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit"),
+    [
+        ({}, "inference"),
+        ({"decode_ms": 30.0}, "decoding"),
+        ({"http": (Loop(1, 50, 10, 20), Loop(8, 40, 10, 20))}, "HTTP"),
+    ],
+)
+def test_limit_is_the_step_that_allows_least(changes: dict[str, object], limit: str) -> None:
+    said = conclusions(replace(FINDINGS, **changes))  # type: ignore[arg-type]
+
+    assert said[0].startswith(f"The limit is {limit}:")
+    assert "--engine openvino --precision float32 --streams 2 --threads-per-stream 1" in said[1]
+    assert said[2].startswith("--precision bfloat16: 2.0 times as fast")
+
+
+def test_lower_precision_that_is_no_faster_is_not_advised() -> None:
+    slower = replace(FINDINGS.engines[2], images_per_s=90)
+
+    assert len(conclusions(replace(FINDINGS, engines=(*FINDINGS.engines[:2], slower)))) == 2
+
+
+def test_synthetic_photo_is_one_that_costs_what_a_photo_costs() -> None:
+    photo = synthetic_photo()
+
+    assert decode(photo).format == "JPEG"
+    assert 30_000 < len(photo) < 300_000
+
+
+def test_every_step_is_measured(colours_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ModelSettings(model="colours", model_store=colours_store, engine="torchscript", cores=1)
+    bench(settings, [], seconds=0.05)
+    printed = capsys.readouterr().out
+
+    for step in ("decode", "resize", "torchscript float32", "in process", "HTTP"):
+        assert step in printed
+    assert "3 images (40 x 30)" in printed
+    assert "The limit is" in printed
+
+
+def test_path_that_is_no_image_is_named(colours_store: Path, tmp_path: Path) -> None:
+    settings = ModelSettings(model="colours", model_store=colours_store)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    Image.new("RGB", (8, 8)).save(tmp_path / "good.png")
+
+    with pytest.raises(UnreadableFileError, match=r"broken\.png"):
+        bench(settings, [tmp_path], seconds=0.01)
+    with pytest.raises(UnreadableFileError, match="no file or folder"):
+        bench(settings, [tmp_path / "absent.png"], seconds=0.01)
