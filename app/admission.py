@@ -1,4 +1,10 @@
-"""How many images may be inside the service at once: the permit is taken before any work, and always given back."""
+"""How much may be inside the service at once, in images and in bytes; what was taken is always given back.
+
+head -> check (full? 503 before the body is read) -> hold bytes as they arrive -> body complete: admit images -> answer
+
+A body that is still arriving holds no image's place, and its bytes count only once they are here: clients that announce
+much and send little keep nobody out.
+"""
 
 from __future__ import annotations
 
@@ -16,51 +22,103 @@ _SMOOTHING: Final = 0.1
 
 
 class Admission:
-    """Counts the images that were admitted and are not answered yet.
+    """Counts the images that were admitted and are not answered yet, and the bytes of bodies in memory.
 
     Args:
-        max_pending_images: the most there may be.
+        max_pending_images: the most images there may be.
+        max_pending_bytes: the most bytes, of bodies that arrive and of those that wait for their answer.
     """
 
-    def __init__(self, max_pending_images: int) -> None:
+    def __init__(self, max_pending_images: int, max_pending_bytes: int) -> None:
         self._max_pending_images = max_pending_images
-        self._pending = 0
+        self._max_pending_bytes = max_pending_bytes
+        self._pending_images = 0
+        self._pending_bytes = 0
         self._seconds_per_image = 0.0
         self._last_release_at = time.monotonic()
 
     @property
     def pending_images(self) -> int:
         """Images admitted and not answered yet."""
-        return self._pending
+        return self._pending_images
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of bodies in memory."""
+        return self._pending_bytes
+
+    def check(self, *, images: int = 1, more_bytes: int = 0) -> None:
+        """Takes nothing, and tells whether it could.
+
+        Raises:
+            OverloadedError: there is no room; `retry_after_s` is computed from the rate at which images leave.
+        """
+        if self._pending_images + images > self._max_pending_images:
+            raise OverloadedError(
+                f"{self._pending_images} images are being worked on already; at most {self._max_pending_images} are "
+                "admitted.",
+                retry_after_s=self._retry_after_s(),
+            )
+        if self._pending_bytes + more_bytes > self._max_pending_bytes:
+            raise OverloadedError(
+                f"{self._pending_bytes:,} bytes of images are in memory already; at most {self._max_pending_bytes:,} "
+                "are admitted.",
+                retry_after_s=self._retry_after_s(),
+            )
 
     @contextmanager
     def admit(self, images: int = 1) -> Iterator[None]:
-        """Holds permits while the caller works.
+        """Holds the places of images while the caller works.
 
         Raises:
-            OverloadedError: there are not enough; `retry_after_s` is computed from the rate at which images leave.
+            OverloadedError: there are not enough.
         """
-        if self._pending + images > self._max_pending_images:
-            raise OverloadedError(
-                f"{self._pending} images are being worked on already; at most {self._max_pending_images} are admitted.",
-                retry_after_s=self._retry_after_s(),
-            )
-        if self._pending == 0:
+        self.check(images=images)
+        if self._pending_images == 0:
             self._last_release_at = time.monotonic()  # an idle spell says nothing of the rate
-        self._pending += images
+        self._pending_images += images
         try:
             yield
         finally:
-            self._pending -= images
+            self._pending_images -= images
             self._count_release(images)
 
+    @contextmanager
+    def hold_bytes(self) -> Iterator[HeldBytes]:
+        """Holds the bytes of one body while it arrives and until it is answered."""
+        held = HeldBytes(self)
+        try:
+            yield held
+        finally:
+            self._pending_bytes -= held.count
+
     def _count_release(self, images: int) -> None:
-        if images == 0:
-            return
         now = time.monotonic()
         self._seconds_per_image += _SMOOTHING * ((now - self._last_release_at) / images - self._seconds_per_image)
         self._last_release_at = now
 
     def _retry_after_s(self) -> int:
         """Returns the time that half of what is pending takes to leave, in whole seconds."""
-        return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(self._pending / 2 * self._seconds_per_image)))
+        return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(self._pending_images / 2 * self._seconds_per_image)))
+
+
+class HeldBytes:
+    """The bytes that one body has in memory.
+
+    Attributes:
+        count: how many.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self.count = 0
+        self._admission = admission
+
+    def add(self, count: int) -> None:
+        """Counts bytes that have arrived.
+
+        Raises:
+            OverloadedError: they are too many, beside those of all other bodies.
+        """
+        self._admission.check(images=0, more_bytes=count)
+        self._admission._pending_bytes += count
+        self.count += count

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -42,7 +43,7 @@ class Answer(NamedTuple, Generic[Result]):
     batch_size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
     item: Item
     deadline: float
@@ -120,7 +121,13 @@ class Batcher(Generic[Item, Prepared, Result]):
                 raise OverloadedError("The inference queue is full.", retry_after_s=1)
             self._queue.append(entry)
             self._changed.notify()
-        return await entry.future
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            # Else it would keep its item in memory, and its place in the queue, until its turn comes.
+            with self._changed, suppress(ValueError):
+                self._queue.remove(entry)
+            raise
 
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks until they have ended."""

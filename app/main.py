@@ -40,7 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "PUT"],
-            allow_headers=["Content-Type", "X-Request-ID"],
+            allow_headers=["Content-Type", "X-Request-ID", "X-Request-Timeout-Ms"],
             expose_headers=_EXPOSED_HEADERS,
         )
     app.add_middleware(RequestMiddleware, service=service)  # the last one added is the outermost

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, TypeVar
@@ -65,8 +64,9 @@ class Service:
         self.metrics = Metrics()
         self.registry = Registry(settings, self.metrics, max_queue_items=settings.max_pending_images)
         self.phase = Phase.SERVING
-        self._admission = Admission(settings.max_pending_images)
-        self.metrics.pending_images.set_function(lambda: self._admission.pending_images)
+        self.admission = Admission(settings.max_pending_images, settings.max_pending_bytes)
+        self.metrics.pending_images.set_function(lambda: self.admission.pending_images)
+        self.metrics.pending_bytes.set_function(lambda: self.admission.pending_bytes)
 
     def check_ready(self) -> None:
         """Raises what keeps the service from taking requests.
@@ -90,16 +90,24 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def admit(self, images: int = 1) -> AbstractContextManager[None]:
-        """Holds permits for images while they are worked on.
+    def check_admissible(self, declared_bytes: int = 0) -> None:
+        """Raises what keeps a request from being read.
+
+        Args:
+            declared_bytes: of its body, where that is known.
 
         Raises:
-            DrainingError: the service finishes only what was admitted before.
-            OverloadedError: too many images are being worked on.
+            DrainingError: the service finishes only what came before.
+            OverloadedError: there is no room for it.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        return self._admission.admit(images)
+        self.admission.check(more_bytes=declared_bytes)
+
+    def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:
+        """Returns when a request's time is up, of `time.monotonic`; a client's own limit only ever shortens it."""
+        timeout_s = self.settings.request_timeout_s
+        return started_at + (timeout_s if timeout_ms is None else min(timeout_s, timeout_ms / 1000))
 
     async def classify(
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
@@ -173,9 +181,12 @@ async def within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
     """
     try:
         async with asyncio.timeout(deadline - time.monotonic()):
-            return await work
+            finished = await work
     except TimeoutError:
         raise DeadlineExceededError("The request's time ran out.") from None
+    if time.monotonic() > deadline:  # the event loop was late, and the client has given up
+        raise DeadlineExceededError("The request's time ran out.")
+    return finished
 
 
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
