@@ -12,14 +12,17 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.connections import Connections
+from app.connections import Connections, usable_connections
+from app.metrics import Metrics
 from app.problems import MEDIA_TYPE, problem_details
+from app.settings import Settings
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
@@ -27,6 +30,12 @@ HEAD_TIMEOUT_S: Final = 10.0
 # once would reset the connection. nginx's lingering_time; shorter where there are too many connections.
 _LINGER_S: Final = 30.0
 _SHORT_LINGER_S: Final = 1.0
+
+
+def limited_protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+    """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
+    connections = Connections(usable_connections(settings.max_connections), metrics)
+    return partial(LimitedProtocol, connections=connections)  # type: ignore[return-value] # uvicorn only calls it
 
 
 class LimitedProtocol(HttpToolsProtocol):

@@ -9,15 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from functools import partial
 from types import FrameType
 
 import uvicorn
 
-from app.connections import Connections, usable_connections
 from app.errors import PredictorError
 from app.main import create_app
-from app.protocol import LimitedProtocol
+from app.protocol import limited_protocol
 from app.service import Phase, Service
 from app.settings import Settings
 
@@ -37,10 +35,7 @@ def serve(settings: Settings) -> None:
         log_config=None,
         access_log=False,  # ours has the request's id
         server_header=False,
-        http=partial(  # type: ignore[arg-type] # uvicorn calls it like the class that it expects
-            LimitedProtocol,
-            connections=Connections(usable_connections(settings.max_connections), app.state.service.metrics),
-        ),
+        http=limited_protocol(settings, app.state.service.metrics),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
