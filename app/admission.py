@@ -47,16 +47,30 @@ class Admission:
         """Bytes of bodies in memory."""
         return self._pending_bytes
 
-    def check(self, *, images: int = 1, more_bytes: int = 0) -> None:
+    def check(self, *, images: int = 1, more_bytes: int = 0, deadline: float = math.inf) -> None:
         """Takes nothing, and tells whether it could.
 
+        Args:
+            images: that would be added.
+            more_bytes: likewise.
+            deadline: of `time.monotonic`.
+
         Raises:
-            OverloadedError: there is no room; `retry_after_s` is computed from the rate at which images leave.
+            OverloadedError: there is no room, or so many images are before these that the time would be up: a queue
+                longer than its requests' patience computes for nobody. `retry_after_s` is computed from the rate at
+                which images leave.
         """
         if self._pending_images + images > self._max_pending_images:
             raise OverloadedError(
                 f"{self._pending_images} images are being worked on already; at most {self._max_pending_images} are "
                 "admitted.",
+                retry_after_s=self._retry_after_s(),
+            )
+        wait_s = self._pending_images * self._seconds_per_image
+        if time.monotonic() + wait_s > deadline and self._pending_images:
+            raise OverloadedError(
+                f"{self._pending_images} images are being worked on already, which takes {wait_s:.1f} seconds; the "
+                "request's time would be up.",
                 retry_after_s=self._retry_after_s(),
             )
         if self._pending_bytes + more_bytes > self._max_pending_bytes:
@@ -67,13 +81,13 @@ class Admission:
             )
 
     @contextmanager
-    def admit(self, images: int = 1) -> Iterator[None]:
+    def admit(self, images: int = 1, *, deadline: float = math.inf) -> Iterator[None]:
         """Holds the places of images while the caller works.
 
         Raises:
-            OverloadedError: there are not enough.
+            OverloadedError: as `check`.
         """
-        self.check(images=images)
+        self.check(images=images, deadline=deadline)
         if self._pending_images == 0:
             self._last_release_at = time.monotonic()  # an idle spell says nothing of the rate
         self._pending_images += images

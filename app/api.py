@@ -84,9 +84,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @contextmanager
     def upload_of(request: Request, timeout_ms: int | None) -> Iterator[Upload]:
-        # Refused here, a body is never read.
-        service.check_admissible(min(declared_bytes(request), settings.max_body_bytes))
         deadline = service.deadline_of(request.state.started_at, timeout_ms)
+        # Refused here, a body is never read.
+        declared = min(declared_bytes(request), settings.max_body_bytes)
+        service.check_admissible(declared_bytes=declared, deadline=deadline)
         with service.admission.hold_bytes() as held:
             yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, deadline, held)
 
@@ -94,7 +95,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         with upload_of(request, timeout_ms) as upload:
             encoded = await read_image(request, upload)
             deadline = upload.deadline
-            with service.admission.admit():
+            with service.admission.admit(deadline=deadline):
                 work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
                 answer = await within(deadline, unless_disconnected(request, work))
         prediction = Prediction(
@@ -158,7 +159,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
         with upload_of(request, timeout_ms) as upload:
             images = await read_images(request, upload, max_images=settings.max_images_per_request)
-            with service.admission.admit(len(images)):
+            with service.admission.admit(len(images), deadline=upload.deadline):
                 work = classify_all(images, upload.deadline)
                 results = await within(upload.deadline, unless_disconnected(request, work))
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)

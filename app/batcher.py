@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from app.errors import DeadlineExceededError, OverloadedError
+from app.priority import step_back
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class Batcher(Generic[Item, Prepared, Result]):
             thread.join()
 
     def _stream(self) -> None:
+        step_back()
         while batch := self._take():
             self._compute(batch)
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.priority import step_back
 from app.service import Phase, Service
 
 
@@ -19,6 +21,8 @@ def create_lifespan(service: Service) -> Callable[[FastAPI], AbstractAsyncContex
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # What a library starts while a model is loaded takes the priority of the thread that loads it.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", step_back))
         loading = asyncio.create_task(service.registry.load_all())
         yield
         service.phase = Phase.CLOSING

@@ -20,6 +20,7 @@ from app.errors import NotReadyError, PredictorError, UnknownModelError
 from app.golden import MAX_GOLDEN_DEVIATION, GoldenCheck
 from app.metrics import Metrics
 from app.pipeline import Pipeline
+from app.priority import step_back
 from app.settings import ModelSettings, usable_cores
 from app.store import ModelStore
 
@@ -160,7 +161,7 @@ class Registry:
         device = resolve_device(self._settings.device)
         decode_threads = self._settings.decode_threads or (0 if device.type == "cpu" else usable_cores())
         if decode_threads and self._decode_pool is None:
-            self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+            self._decode_pool = ThreadPoolExecutor(decode_threads, "decode", step_back)
         choice = await choose_engine(
             artifact,
             device,

@@ -90,11 +90,12 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def check_admissible(self, declared_bytes: int = 0) -> None:
+    def check_admissible(self, *, declared_bytes: int, deadline: float) -> None:
         """Raises what keeps a request from being read.
 
         Args:
-            declared_bytes: of its body, where that is known.
+            declared_bytes: of its body, 0 where that is not known.
+            deadline: of `time.monotonic`.
 
         Raises:
             DrainingError: the service finishes only what came before.
@@ -102,7 +103,7 @@ class Service:
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        self.admission.check(more_bytes=declared_bytes)
+        self.admission.check(more_bytes=declared_bytes, deadline=deadline)
 
     def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:
         """Returns when a request's time is up, of `time.monotonic`; a client's own limit only ever shortens it."""

@@ -138,9 +138,9 @@ def test_large_head_within_the_limit_is_served_with_a_body_behind_it(start: Star
 def test_endless_trailer_ends_the_connection(start: Start) -> None:
     with connect(start(model="colours")) as connection:
         connection.sendall(head(more="Transfer-Encoding: chunked\r\n") + b"1\r\nx\r\n0\r\n")
-        endless = (connection.sendall(b"X-Trailer: " + b"a" * 100_000) for _ in itertools.count())
+        endless = (connection.send(b"X-Trailer: " + b"a" * 100_000) for _ in itertools.count())
         with pytest.raises(OSError, match=r"reset|Broken"):
-            list(endless)
+            sum(endless)
 
 
 @pytest.mark.parametrize("start_of_head", [b"GET /health/live HTTP/1.1\r\nHost:", b"\r\n"])

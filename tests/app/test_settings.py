@@ -93,3 +93,8 @@ def test_cores_are_those_that_the_process_may_use() -> None:
     finally:
         os.sched_setaffinity(0, everything)
     assert usable_cores() == len(everything)
+
+
+def test_memory_for_bodies_must_hold_the_largest_one() -> None:
+    with pytest.raises(ValidationError, match="raise the one or lower the other"):
+        Settings(max_body_bytes=2_000, max_pending_bytes=1_000)
