@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from app.errors import OverloadedError
+from app.errors import DeadlineExceededError, ImageError, OverloadedError
 
 _MAX_RETRY_AFTER_S: Final = 60
 # Weight of the newest interval in the moving average: about the last 20 images decide.
@@ -93,9 +93,19 @@ class Admission:
         self._pending_images += images
         try:
             yield
+        except DeadlineExceededError:
+            # Those that nobody waits for any more leave quickly; the pace is that of those that are answered.
+            self._measure_pace(1)
+            raise
+        except ImageError:
+            self._measure_pace(images)
+            self._last_release_at = time.monotonic()
+            raise
+        else:
+            self._measure_pace(images)
+            self._last_release_at = time.monotonic()
         finally:
             self._pending_images -= images
-            self._count_release(images)
 
     @contextmanager
     def hold_bytes(self) -> Iterator[HeldBytes]:
@@ -106,10 +116,9 @@ class Admission:
         finally:
             self._pending_bytes -= held.count
 
-    def _count_release(self, images: int) -> None:
-        now = time.monotonic()
-        self._seconds_per_image += _SMOOTHING * ((now - self._last_release_at) / images - self._seconds_per_image)
-        self._last_release_at = now
+    def _measure_pace(self, images: int) -> None:
+        since_last_s = time.monotonic() - self._last_release_at
+        self._seconds_per_image += _SMOOTHING * (since_last_s / images - self._seconds_per_image)
 
     def _retry_after_s(self) -> int:
         """Returns the time that half of what is pending takes to leave, in whole seconds."""

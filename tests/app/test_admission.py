@@ -6,7 +6,7 @@ import pytest
 
 from app import admission
 from app.admission import Admission
-from app.errors import OverloadedError
+from app.errors import DeadlineExceededError, OverloadedError
 
 
 class Clock:
@@ -81,3 +81,16 @@ def test_idle_service_admits_whatever_its_pace_was(clock: Clock) -> None:
     work_at(60, inside, clock)
 
     inside.check(deadline=clock.now + 0.1)
+
+
+def test_requests_that_time_out_do_not_look_like_a_fast_service(clock: Clock) -> None:
+    inside = Admission(20, 100)
+    work_at(0.5, inside, clock)
+
+    with inside.admit(8):
+        clock.now += 0.5
+        for _ in range(100):
+            with pytest.raises(DeadlineExceededError), inside.admit():
+                raise DeadlineExceededError("Too late.")
+        with pytest.raises(OverloadedError):
+            inside.check(deadline=clock.now + 3.9)
