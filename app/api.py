@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from app.direct_route import DirectRoute
 from app.engine_choice import Candidate
 from app.errors import InvalidParameterError
 from app.golden import GoldenCheck
@@ -28,7 +29,7 @@ from app.schemas import (
     ModelList,
     Prediction,
 )
-from app.service import Service, unless_disconnected, within
+from app.service import Service, unless_disconnected
 from app.uploads import Upload, declared_bytes, read_image, read_images
 
 _DEFAULT_TOP_K = 5
@@ -97,7 +98,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             deadline = upload.deadline
             with service.admission.admit(deadline=deadline):
                 work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
-                answer = await within(deadline, unless_disconnected(request, work))
+                answer = await unless_disconnected(request, work, deadline=deadline)
         prediction = Prediction(
             model=model.artifact.name,
             version=model.artifact.version,
@@ -110,9 +111,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         # OpenAPI wants one operation id for each method, so that one handler is registered twice.
         def register(handler: Handler) -> Handler:
             for method in ("POST", "PUT"):
-                app.add_api_route(
+                app.router.add_api_route(
                     path,
                     handler,
+                    route_class_override=DirectRoute,
                     methods=[method],
                     operation_id=f"{handler.__name__}_{method.lower()}",
                     summary=summary,
@@ -161,7 +163,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             images = await read_images(request, upload, max_images=settings.max_images_per_request)
             with service.admission.admit(len(images), deadline=upload.deadline):
                 work = classify_all(images, upload.deadline)
-                results = await within(upload.deadline, unless_disconnected(request, work))
+                results = await unless_disconnected(request, work, deadline=upload.deadline)
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
         return Response(answer.model_dump_json(), media_type="application/json")
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from starlette.requests import ClientDisconnect, Request
@@ -25,6 +25,9 @@ from app.settings import Settings
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+# Most answers are sooner than this, and then nobody need watch whether the client leaves.
+_NOTICE_AFTER_S: Final = 0.02
 
 
 @dataclass
@@ -170,46 +173,50 @@ def describe_image(classification: Classification) -> ImageDescription:
     )
 
 
-async def within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` until the deadline.
+async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *, deadline: float) -> T:
+    """Runs `work` until the deadline and for as long as the client is there, so that nothing is computed for nobody.
 
     Args:
+        request: whose body has been read.
+        work: what to run; cancelled when the client leaves or the time is up.
         deadline: of `time.monotonic`.
-        work: what to run; cancelled when the time is up.
 
     Raises:
+        ClientDisconnect: the client left first.
         DeadlineExceededError: the time was up.
     """
+    loop = asyncio.get_running_loop()
+    watching: asyncio.Task[None] | None = None
+    has_left = False
+
+    def watch() -> None:
+        nonlocal watching
+        watching = loop.create_task(_wait_for_disconnect(request))
+        watching.add_done_callback(leave)
+
+    def leave(watched: asyncio.Task[None]) -> None:
+        nonlocal has_left
+        if not watched.cancelled():
+            has_left = True
+            scope.reschedule(loop.time())
+
+    starting = loop.call_later(_NOTICE_AFTER_S, watch)
     try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            finished = await work
+        async with asyncio.timeout(deadline - time.monotonic()) as scope:
+            try:
+                finished = await work
+            finally:
+                starting.cancel()
+                if watching is not None:
+                    watching.remove_done_callback(leave)
+                    watching.cancel()
     except TimeoutError:
+        if has_left:
+            raise ClientDisconnect from None
         raise DeadlineExceededError("The request's time ran out.") from None
     if time.monotonic() > deadline:  # the event loop was late, and the client has given up
         raise DeadlineExceededError("The request's time ran out.")
     return finished
-
-
-async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` for as long as the client is there, so that nothing is computed for nobody.
-
-    Args:
-        request: whose body has been read.
-        work: what to run; cancelled when the client leaves.
-
-    Raises:
-        ClientDisconnect: the client left first.
-    """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-        return working.result()
-    finally:
-        leaving.cancel()
-        working.cancel()
 
 
 async def _wait_for_disconnect(request: Request) -> None:
