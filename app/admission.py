@@ -1,4 +1,10 @@
-"""How many images may be inside the service at once: the permit is taken before any work, and always given back."""
+"""How much may be inside the service at once, in images and in bytes; what was taken is always given back.
+
+head -> check (full? 503 before the body is read) -> hold bytes as they arrive -> body complete: admit images -> answer
+
+A body that is still arriving holds no image's place, and its bytes count only once they are here: clients that announce
+much and send little keep nobody out.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from app.errors import OverloadedError
+from app.errors import DeadlineExceededError, ImageError, OverloadedError
 
 _MAX_RETRY_AFTER_S: Final = 60
 # Weight of the newest interval in the moving average: about the last 20 images decide.
@@ -17,54 +23,109 @@ _SMOOTHING: Final = 0.1
 
 
 class Admission:
-    """Counts the images that were admitted and are not answered yet.
+    """Counts the images that were admitted and are not answered yet, and the bytes of bodies in memory.
 
     Args:
-        max_pending_images: the most there may be.
-        model_count: tells how many models share them. Half of the permits are kept free for those that have few: each
-            has its part of that half to itself, whatever the others are flooded with.
+        max_pending_images: the most images there may be.
+        max_pending_bytes: the most bytes, of bodies that arrive and of those that wait for their answer.
+        model_count: tells how many models share the images' places. Half of these are kept free for models that have
+            few: each has its part of that half to itself, whatever the others are flooded with.
     """
 
-    def __init__(self, max_pending_images: int, *, model_count: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self, max_pending_images: int, max_pending_bytes: int, *, model_count: Callable[[], int] = lambda: 1
+    ) -> None:
         self._max_pending_images = max_pending_images
+        self._max_pending_bytes = max_pending_bytes
         self._model_count = model_count
-        self._pending = 0
+        self._pending_images = 0
         self._pending_of_model: Counter[str] = Counter()
+        self._pending_bytes = 0
         self._seconds_per_image = 0.0
         self._last_release_at = time.monotonic()
 
     @property
     def pending_images(self) -> int:
         """Images admitted and not answered yet."""
-        return self._pending
+        return self._pending_images
 
-    @contextmanager
-    def admit(self, images: int = 1, *, model: str = "") -> Iterator[None]:
-        """Holds permits while the caller works.
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of bodies in memory."""
+        return self._pending_bytes
+
+    def check(self, *, model: str = "", images: int = 1, more_bytes: int = 0, deadline: float = math.inf) -> None:
+        """Takes nothing, and tells whether it could.
 
         Args:
-            images: how many.
-            model: that works on them.
+            model: that works on the images.
+            images: that would be added.
+            more_bytes: likewise.
+            deadline: of `time.monotonic`.
 
         Raises:
-            OverloadedError: there are not enough; `retry_after_s` is computed from the rate at which images leave.
+            OverloadedError: there is no room, or so many images are before these that the time would be up: a queue
+                longer than its requests' patience computes for nobody. `retry_after_s` is computed from the rate at
+                which images leave.
         """
         most = self._max_pending_images - self._reserved_for_others(model)
-        if self._pending + images > most:
+        if self._pending_images + images > most:
             raise OverloadedError(
-                f"{self._pending} images are being worked on already; at most {most} are admitted for this model.",
+                f"{self._pending_images} images are being worked on already; at most {most} are admitted for this "
+                "model.",
                 retry_after_s=self._retry_after_s(),
             )
-        if self._pending == 0:
+        wait_s = self._pending_images * self._seconds_per_image
+        if time.monotonic() + wait_s > deadline and self._pending_images:
+            raise OverloadedError(
+                f"{self._pending_images} images are being worked on already, which takes {wait_s:.1f} seconds; the "
+                "request's time would be up.",
+                retry_after_s=self._retry_after_s(),
+            )
+        if self._pending_bytes + more_bytes > self._max_pending_bytes:
+            raise OverloadedError(
+                f"{self._pending_bytes:,} bytes of images are in memory already; at most {self._max_pending_bytes:,} "
+                "are admitted.",
+                retry_after_s=self._retry_after_s(),
+            )
+
+    @contextmanager
+    def admit(self, images: int = 1, *, model: str = "", deadline: float = math.inf) -> Iterator[None]:
+        """Holds the places of images while the caller works.
+
+        Raises:
+            OverloadedError: as `check`.
+        """
+        self.check(model=model, images=images, deadline=deadline)
+        if self._pending_images == 0:
             self._last_release_at = time.monotonic()  # an idle spell says nothing of the rate
-        self._pending += images
+        self._pending_images += images
         self._pending_of_model[model] += images
         try:
             yield
+        except DeadlineExceededError:
+            # Those that nobody waits for any more leave quickly; the pace is that of those that are answered.
+            self._measure_pace(1)
+            raise
+        except ImageError:
+            self._measure_pace(images)
+            self._last_release_at = time.monotonic()
+            raise
+        else:
+            self._measure_pace(images)
+            self._last_release_at = time.monotonic()
         finally:
-            self._pending -= images
+            self._pending_images -= images
             self._pending_of_model[model] -= images
-            self._count_release(images)
+
+    @contextmanager
+    def hold_bytes(self) -> Iterator[HeldBytes]:
+        """Holds the bytes of one body while it arrives and until it is answered."""
+        held = HeldBytes(self)
+        try:
+            yield held
+        finally:
+            self._pending_bytes -= held.count
 
     def _reserved_for_others(self, model: str) -> int:
         """Returns how many permits are kept free for other models."""
@@ -75,13 +136,32 @@ class Admission:
         used = sum(min(share, count) for name, count in self._pending_of_model.items() if name != model)
         return max(0, others * share - used)
 
-    def _count_release(self, images: int) -> None:
-        if images == 0:
-            return
-        now = time.monotonic()
-        self._seconds_per_image += _SMOOTHING * ((now - self._last_release_at) / images - self._seconds_per_image)
-        self._last_release_at = now
+    def _measure_pace(self, images: int) -> None:
+        since_last_s = time.monotonic() - self._last_release_at
+        self._seconds_per_image += _SMOOTHING * (since_last_s / images - self._seconds_per_image)
 
     def _retry_after_s(self) -> int:
         """Returns the time that half of what is pending takes to leave, in whole seconds."""
-        return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(self._pending / 2 * self._seconds_per_image)))
+        return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(self._pending_images / 2 * self._seconds_per_image)))
+
+
+class HeldBytes:
+    """The bytes that one body has in memory.
+
+    Attributes:
+        count: how many.
+    """
+
+    def __init__(self, admission: Admission) -> None:
+        self.count = 0
+        self._admission = admission
+
+    def add(self, count: int) -> None:
+        """Counts bytes that have arrived.
+
+        Raises:
+            OverloadedError: they are too many, beside those of all other bodies.
+        """
+        self._admission.check(images=0, more_bytes=count)
+        self._admission._pending_bytes += count
+        self.count += count

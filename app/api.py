@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Header, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.direct_route import DirectRoute
@@ -30,8 +31,8 @@ from app.schemas import (
     ModelList,
     Prediction,
 )
-from app.service import Service, unless_disconnected, within
-from app.uploads import read_image, read_images
+from app.service import Service, unless_disconnected
+from app.uploads import Upload, declared_bytes, read_image, read_images
 
 _DEFAULT_TOP_K = 5
 
@@ -40,10 +41,19 @@ TopK = Annotated[
     int | None,
     Query(ge=1, description=f"How many classes to return, up to all of them. Default: {_DEFAULT_TOP_K}", examples=[3]),
 ]
+TimeoutMs = Annotated[
+    int | None,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        description="Milliseconds that the client waits for its answer; shortens the service's own limit",
+        examples=[2000],
+    ),
+]
 ModelName = Annotated[str, Path(description="A model of GET /models", examples=["imagenet"])]
 ModelVersion = Annotated[str, Path(description="Its version", examples=["1"])]
 
-_UNAVAILABLE = ("overloaded", "not_ready", "draining", "deadline_exceeded", "internal")
+_UNAVAILABLE = ("request_too_slow", "overloaded", "not_ready", "draining", "deadline_exceeded", "internal")
 _PREDICT_ERRORS = responses(
     "empty_body", "corrupt_image", "unknown_model", "body_too_large", "too_many_pixels", "unsupported_format",
     "missing_file", "invalid_parameter", *_UNAVAILABLE,
@@ -74,12 +84,22 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
             raise InvalidParameterError(f"top_k is {top_k}; the model has {class_count} classes.")
         return model, top_k or min(_DEFAULT_TOP_K, class_count)
 
-    async def predict_one(request: Request, model: ServedModel, top_k: int) -> Response:
-        deadline = request.state.started_at + settings.request_timeout_s
-        with model.usage.hold(), service.admit(model=model.artifact.name):
-            encoded = await within(deadline, read_image(request, max_body_bytes=settings.max_body_bytes))
-            work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
-            answer = await unless_disconnected(request, work, deadline=deadline)
+    @contextmanager
+    def upload_of(request: Request, model: ServedModel, timeout_ms: int | None) -> Iterator[Upload]:
+        deadline = service.deadline_of(request.state.started_at, timeout_ms)
+        # Refused here, a body is never read.
+        declared = min(declared_bytes(request), settings.max_body_bytes)
+        service.check_admissible(model=model.artifact.name, declared_bytes=declared, deadline=deadline)
+        with service.admission.hold_bytes() as held:
+            yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, deadline, held)
+
+    async def predict_one(request: Request, model: ServedModel, top_k: int, timeout_ms: int | None) -> Response:
+        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
+            encoded = await read_image(request, upload)
+            deadline = upload.deadline
+            with service.admission.admit(model=model.artifact.name, deadline=deadline):
+                work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
+                answer = await unless_disconnected(request, work, deadline=deadline)
         prediction = Prediction(
             model=model.artifact.name,
             version=model.artifact.version,
@@ -109,9 +129,9 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
         return register
 
     @image_route("/predict", "Classify an image with the default model")
-    async def predict(request: Request, top_k: TopK = None) -> Response:
+    async def predict(request: Request, top_k: TopK = None, timeout_ms: TimeoutMs = None) -> Response:
         """Send the image as the form field `file`, or as the raw body, whatever its content type."""
-        return await predict_one(request, *model_for(top_k))
+        return await predict_one(request, *model_for(top_k), timeout_ms)
 
     @app.post(
         "/predict/batch",
@@ -121,12 +141,11 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
         responses=_BATCH_ERRORS,
         openapi_extra=_SEVERAL_IMAGES,
     )
-    async def predict_batch(request: Request, top_k: TopK = None) -> Response:
+    async def predict_batch(request: Request, top_k: TopK = None, timeout_ms: TimeoutMs = None) -> Response:
         """Classify several images, each a form field `files`. One that fails has an error for its result."""
         model, top_k = model_for(top_k)
-        deadline = request.state.started_at + settings.request_timeout_s
 
-        async def classify_all(images: list[bytearray]) -> list[ImagePrediction | FailedImage]:
+        async def classify_all(images: list[bytearray], deadline: float) -> list[ImagePrediction | FailedImage]:
             return await asyncio.gather(
                 *(
                     service.classify_or_explain(
@@ -141,28 +160,27 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
                 )
             )
 
-        name = model.artifact.name
-        with model.usage.hold(), service.admit(model=name):
-            reading = read_images(
-                request, max_body_bytes=settings.max_body_bytes, max_images=settings.max_images_per_request
-            )
-            images = await within(deadline, reading)
-            with service.admit(len(images) - 1, model=name):
-                results = await unless_disconnected(request, classify_all(images), deadline=deadline)
+        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
+            images = await read_images(request, upload, max_images=settings.max_images_per_request)
+            with service.admission.admit(len(images), model=model.artifact.name, deadline=upload.deadline):
+                work = classify_all(images, upload.deadline)
+                results = await unless_disconnected(request, work, deadline=upload.deadline)
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     @image_route("/models/{name}/predict", "Classify an image with a model")
-    async def predict_with_model(request: Request, name: ModelName, top_k: TopK = None) -> Response:
+    async def predict_with_model(
+        request: Request, name: ModelName, top_k: TopK = None, timeout_ms: TimeoutMs = None
+    ) -> Response:
         """As /predict."""
-        return await predict_one(request, *model_for(top_k, name))
+        return await predict_one(request, *model_for(top_k, name), timeout_ms)
 
     @image_route("/models/{name}/versions/{version}/predict", "Classify an image with a version of a model")
     async def predict_with_version(
-        request: Request, name: ModelName, version: ModelVersion, top_k: TopK = None
+        request: Request, name: ModelName, version: ModelVersion, top_k: TopK = None, timeout_ms: TimeoutMs = None
     ) -> Response:
         """As /predict."""
-        return await predict_one(request, *model_for(top_k, name, version))
+        return await predict_one(request, *model_for(top_k, name, version), timeout_ms)
 
     @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
@@ -186,12 +204,17 @@ def add_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
             manifest=artifact.manifest,
         )
 
+    # As Kubernetes' own components, and most of what runs on it, call it: what a liveness probe asks.
+    @app.get("/livez", include_in_schema=False)
+    @app.get("/healthz", include_in_schema=False)
     @app.get("/health/live", tags=["health"], summary="Is the process alive?", responses=responses("not_ready"))
     async def live() -> Health:
         """Whether the process can do its work; if not, restart it. False when inference is stuck, else only silence."""
         service.check_live()
         return Health(status="live")
 
+    @app.get("/readyz", include_in_schema=False)
+    @app.get("/ping", include_in_schema=False)  # TorchServe's, and what SageMaker asks before it sends requests
     @app.get(
         "/health/ready",
         tags=["health"],

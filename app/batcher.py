@@ -11,10 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Never, TypeVar
 
 from app.errors import DeadlineExceededError, OverloadedError
+from app.priority import step_back
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Answer(NamedTuple, Generic[Result]):
     batch_size: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
     item: Item
     deadline: float
@@ -135,7 +137,13 @@ class Batcher(Generic[Item, Prepared, Result]):
                 raise OverloadedError("The inference queue is full.", retry_after_s=1)
             self._queue.append(entry)
             self._changed.notify()
-        return await entry.future
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            # Else it would keep its item in memory, and its place in the queue, until its turn comes.
+            with self._changed, suppress(ValueError):
+                self._queue.remove(entry)
+            raise
 
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks until they have ended."""
@@ -148,6 +156,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._prepare = self._run = _refuse
 
     def _stream(self) -> None:
+        step_back()
         stream = threading.get_ident()
         while True:
             entry, most = self._wait_for_first()

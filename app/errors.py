@@ -66,6 +66,12 @@ class MissingFileError(PredictorError):
     code = "missing_file"
 
 
+class RequestTooSlowError(PredictorError):
+    """The request came more slowly than the limit allows."""
+
+    code = "request_too_slow"
+
+
 class InvalidParameterError(PredictorError):
     """A parameter out of its range or of the wrong type."""
 
@@ -144,6 +150,7 @@ class Problem(NamedTuple):
 
 
 PROBLEMS: dict[str, Problem] = {
+    "malformed_request": Problem(400, "Not an HTTP request"),
     "empty_body": Problem(400, "No image was sent"),
     "corrupt_image": Problem(400, "The image cannot be decoded"),
     "unauthorized": Problem(401, "A key is needed"),
@@ -151,12 +158,14 @@ PROBLEMS: dict[str, Problem] = {
     "unknown_model": Problem(404, "No such model"),
     "not_found": Problem(404, "No such page"),
     "method_not_allowed": Problem(405, "Method not allowed here"),
+    "request_too_slow": Problem(408, "The request came too slowly"),
     "model_rejected": Problem(409, "The version cannot be served"),
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
     "missing_file": Problem(422, "No image file in the form"),
     "invalid_parameter": Problem(422, "A parameter is not valid"),
+    "head_too_large": Problem(431, "The request's headers are too large"),
     "internal": Problem(500, "Internal error"),
     "overloaded": Problem(503, "Too many requests at once"),
     "not_ready": Problem(503, "No model is ready"),

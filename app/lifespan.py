@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from fastapi import FastAPI
 
+from app.priority import step_back
 from app.sampling import Sampler
 from app.scaling import worthwhile_workers
 from app.service import Phase, Service
@@ -21,6 +23,8 @@ def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], A
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # What a library starts while a model is loaded takes the priority of the thread that loads it.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", step_back))
         loading = asyncio.create_task(_load_and_watch(service))
         watching = asyncio.create_task(service.watchdog.run())
         sampling = asyncio.create_task(sampler.run())

@@ -21,6 +21,7 @@ from app.errors import ArtifactError
 from app.golden import GoldenCheck
 from app.layout import LayoutChoice
 from app.pipeline import Pipeline
+from app.priority import step_back
 from app.settings import ModelSettings
 from app.store import ModelStore
 
@@ -131,7 +132,7 @@ class Loader:
         devices = resolve_devices(settings.device)
         decode_threads = settings.decode_threads or (0 if devices[0].type == "cpu" else settings.core_count)
         if decode_threads and self._decode_pool is None:
-            self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+            self._decode_pool = ThreadPoolExecutor(decode_threads, "decode", step_back)
         return await choose_engine(
             artifact,
             devices,

@@ -107,6 +107,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self.pending_bytes = Gauge(
+            "predictor_pending_bytes",
+            "Bytes of bodies in memory, arriving or unanswered",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "predictor_connections", "Open connections", multiprocess_mode="livesum", registry=self.registry
+        )
+        self.connections_closed = Counter(
+            "predictor_connections_closed_total",
+            "Connections that a limit has ended before a route was reached, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.model_loads = Counter(
             "predictor_model_loads_total", "Attempts to load a model, by outcome", ["outcome"], registry=self.registry
         )

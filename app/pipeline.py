@@ -134,7 +134,12 @@ class Pipeline:
         image: _Encoded | _Prepared = _Encoded(encoded, limits or self._limits)
         if self._decode_pool is not None:
             loop = asyncio.get_running_loop()
-            image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, image, deadline)
+            waiting = [image]
+            try:
+                image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, waiting, deadline)
+            except asyncio.CancelledError:
+                waiting.clear()  # the pool drops what is cancelled only when its turn comes; its bytes go now
+                raise
         decode_wait_s = time.monotonic() - submitted_at - image.decode_s if isinstance(image, _Prepared) else 0.0
         answer = await self._batcher.submit(image, deadline=deadline)
         prepared, probabilities = answer.result
@@ -181,7 +186,8 @@ class Pipeline:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()
 
-    def _prepare_in_time(self, image: _Encoded | _Prepared, deadline: float) -> _Prepared:
+    def _prepare_in_time(self, waiting: list[_Encoded | _Prepared], deadline: float) -> _Prepared:
+        image = waiting.pop()
         if time.monotonic() > deadline:
             raise DeadlineExceededError("The request's time ran out before its image was decoded.")
         return self._prepare(image)

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from app.acceptor import Acceptor
 from app.auth import Auth
 from app.errors import PredictorError
+from app.protocol import limited_protocol
 from app.service import Phase, Service
 from app.settings import Settings
 from app.signatures import TrustedKeys
@@ -29,8 +30,6 @@ from app.tls import tls_options
 
 logger = logging.getLogger(__name__)
 
-# Longer than the idle timeouts of the usual balancers (60 s), which else reuse a connection that we are closing.
-_KEEP_ALIVE_S: Final = 75
 _BACKLOG: Final = 2048
 # When the service ends, how long clients that are between two requests may still send one, to be told that it is the
 # last of the connection. Closed at once, a connection may break under a request that is on its way already.
@@ -83,7 +82,8 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) ->
         log_config=None,
         access_log=False,  # ours has the request's id
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_S,
+        http=limited_protocol(settings, app.state.service.metrics),
+        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls_options(settings),
     )

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
@@ -90,10 +89,13 @@ class Service:
         )
         self.tracing = tracing.traces_to(settings.otlp_endpoint) if settings.otlp_endpoint else None
         self.phase = Phase.SERVING
-        self._admission = Admission(
-            settings.max_pending_images, model_count=lambda: len({slot.name for slot in self.registry.slots})
+        self.admission = Admission(
+            settings.max_pending_images,
+            settings.max_pending_bytes,
+            model_count=lambda: len({slot.name for slot in self.registry.slots}),
         )
-        self.metrics.sample(self.metrics.pending_images, lambda: self._admission.pending_images)
+        self.metrics.sample(self.metrics.pending_images, lambda: self.admission.pending_images)
+        self.metrics.sample(self.metrics.pending_bytes, lambda: self.admission.pending_bytes)
 
     def check_live(self) -> None:
         """Raises what only a restart of the process helps against.
@@ -137,16 +139,26 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def admit(self, images: int = 1, *, model: str) -> AbstractContextManager[None]:
-        """Holds permits for images of a model while they are worked on.
+    def check_admissible(self, *, model: str, declared_bytes: int, deadline: float) -> None:
+        """Raises what keeps a request from being read.
+
+        Args:
+            model: that it is for.
+            declared_bytes: of its body, 0 where that is not known.
+            deadline: of `time.monotonic`.
 
         Raises:
-            DrainingError: the service finishes only what was admitted before.
-            OverloadedError: too many images are being worked on, by this model or by all.
+            DrainingError: the service finishes only what came before.
+            OverloadedError: there is no room for it.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        return self._admission.admit(images, model=model)
+        self.admission.check(model=model, more_bytes=declared_bytes, deadline=deadline)
+
+    def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:
+        """Returns when a request's time is up, of `time.monotonic`; a client's own limit only ever shortens it."""
+        timeout_s = self.settings.request_timeout_s
+        return started_at + (timeout_s if timeout_ms is None else min(timeout_s, timeout_ms / 1000))
 
     async def classify(
         self, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
@@ -207,23 +219,6 @@ def describe_image(classification: Classification) -> ImageDescription:
     )
 
 
-async def within(deadline: float, work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` until the deadline.
-
-    Args:
-        deadline: of `time.monotonic`.
-        work: what to run; cancelled when the time is up.
-
-    Raises:
-        DeadlineExceededError: the time was up.
-    """
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await work
-    except TimeoutError:
-        raise DeadlineExceededError("The request's time ran out.") from None
-
-
 async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *, deadline: float) -> T:
     """Runs `work` until the deadline and for as long as the client is there, so that nothing is computed for nobody.
 
@@ -255,7 +250,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
     try:
         async with asyncio.timeout(deadline - time.monotonic()) as scope:
             try:
-                return await work
+                finished = await work
             finally:
                 starting.cancel()
                 if watching is not None:
@@ -265,6 +260,9 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
         if has_left:
             raise ClientDisconnect from None
         raise DeadlineExceededError("The request's time ran out.") from None
+    if time.monotonic() > deadline:  # the event loop was late, and the client has given up
+        raise DeadlineExceededError("The request's time ran out.")
+    return finished
 
 
 async def _wait_for_disconnect(request: Request) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from app import tracing
@@ -127,7 +127,21 @@ class Settings(ModelSettings):
     max_pending_images: int = Field(
         default=128, ge=1, description="Most images admitted and not answered yet; more are refused with 503"
     )
-    request_timeout_s: float = Field(default=30.0, gt=0, description="Most seconds from a request's head to its answer")
+    max_pending_bytes: int = Field(
+        default=256_000_000, ge=1, description="Most bytes of bodies in memory, arriving or unanswered; else 503"
+    )
+    max_connections: int = Field(
+        default=10_000, ge=1, description="Most open connections; beyond, the one that waits longest is closed"
+    )
+    min_upload_bytes_per_s: int = Field(
+        default=1_000, ge=0, description="Least pace of a body, over every 5 seconds; 0 for none"
+    )
+    idle_timeout_s: float = Field(
+        default=75.0, gt=0, description="Seconds until an idle connection is closed; more than the balancer's own"
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="Most seconds from a request's head to its answer; a client may ask for less"
+    )
     drain_delay_s: float = Field(
         default=0.0, ge=0, description="Seconds to go on answering after SIGTERM, unready, until balancers notice"
     )
@@ -188,6 +202,15 @@ class Settings(ModelSettings):
     def worker_count(self) -> int | None:
         """How many processes were asked for; None if the service is to find out."""
         return None if self.workers == "auto" else int(self.workers)
+
+    @model_validator(mode="after")
+    def _largest_body_fits(self) -> Self:
+        if self.max_pending_bytes < self.max_body_bytes:
+            raise ValueError(
+                f"max_pending_bytes is {self.max_pending_bytes}, less than max_body_bytes, {self.max_body_bytes}: "
+                "raise the one or lower the other"
+            )
+        return self
 
     @property
     def allowed_origins(self) -> tuple[str, ...]:

@@ -302,8 +302,13 @@ def share_limits(settings: Settings, workers: int) -> Settings:
     whole = settings.max_pending_images
     # But a request of several images must fit, if it may come at all.
     part = max(-(-whole // workers), min(whole, settings.max_images_per_request))
-    cores = max(1, settings.core_count // workers)
-    return settings.model_copy(update={"max_pending_images": part, "cores": cores})
+    shared = {
+        "max_pending_images": part,
+        "max_pending_bytes": max(-(-settings.max_pending_bytes // workers), settings.max_body_bytes),
+        "max_connections": -(-settings.max_connections // workers),
+        "cores": max(1, settings.core_count // workers),
+    }
+    return settings.model_copy(update=shared)
 
 
 def _die_with(parent: int) -> None:

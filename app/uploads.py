@@ -1,10 +1,12 @@
-"""A request's body -> the encoded images in it, read as it streams and counted while it is read.
+"""A request's body -> the encoded images in it, read as it streams; counted and timed while it is read.
 
 multipart/form-data -> its file parts; anything else -> the body itself, whatever its declared content type
 """
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -12,10 +14,38 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from app.errors import BodyTooLargeError, EmptyBodyError, InvalidParameterError, MissingFileError
+from app.admission import HeldBytes
+from app.errors import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    EmptyBodyError,
+    InvalidParameterError,
+    MissingFileError,
+    RequestTooSlowError,
+)
 
 _SINGLE_FIELDS = ("file", "image")
+_PACE_WINDOW_S = 5.0
+_CLOCK_TOLERANCE_S = 0.05  # the event loop's clock runs in milliseconds, and may be a little ahead
 _MAX_PARTS = 256  # a form of a few hundred thousand empty parts would cost seconds and hundreds of megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What the reading of one body has to keep to.
+
+    Attributes:
+        max_body_bytes: the most bytes.
+        min_bytes_per_s: the least pace over every 5 seconds, so that a trickle does not live on bytes sent before; 0
+            for none.
+        deadline: of `time.monotonic`.
+        held: where its bytes are counted.
+    """
+
+    max_body_bytes: int
+    min_bytes_per_s: int
+    deadline: float
+    held: HeldBytes
 
 
 @dataclass(slots=True)
@@ -33,15 +63,18 @@ class _Part:
         return self.file_name is not None or self.field_name in _SINGLE_FIELDS or self.content_type.startswith("image/")
 
 
-async def read_image(request: Request, *, max_body_bytes: int) -> bytearray:
+async def read_image(request: Request, upload: Upload) -> bytearray:
     """Reads the one image of a request: form field `file` or `image`, a form's only file part, or the whole body.
 
     Raises:
         BodyTooLargeError: more than `max_body_bytes`, by declaration or by count.
+        OverloadedError: too many bytes beside those of other requests.
+        RequestTooSlowError: slower than `min_bytes_per_s`.
+        DeadlineExceededError: not complete by the deadline.
         EmptyBodyError: there is no body.
         MissingFileError: the form has no file, or several without saying which.
     """
-    parts = await _read(request, max_body_bytes)
+    parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return parts
     files = [part for part in parts if part.is_file]
@@ -58,16 +91,14 @@ async def read_image(request: Request, *, max_body_bytes: int) -> bytearray:
     return files[0].content
 
 
-async def read_images(request: Request, *, max_body_bytes: int, max_images: int) -> list[bytearray]:
+async def read_images(request: Request, upload: Upload, *, max_images: int) -> list[bytearray]:
     """Reads the images of a request: every file part of its form, in order, or the whole body as one.
 
     Raises:
-        BodyTooLargeError: more than `max_body_bytes`, by declaration or by count.
-        EmptyBodyError: there is no body.
-        MissingFileError: the form has no file.
         InvalidParameterError: more than `max_images`.
+        PredictorError: as `read_image`.
     """
-    parts = await _read(request, max_body_bytes)
+    parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return [parts]
     files = [part.content for part in parts if part.is_file]
@@ -78,11 +109,30 @@ async def read_images(request: Request, *, max_body_bytes: int, max_images: int)
     return files
 
 
-async def _read(request: Request, max_body_bytes: int) -> list[_Part] | bytearray:
+def declared_bytes(request: Request) -> int:
+    """Returns how long the body is going to be, 0 where that is not told."""
     declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise BodyTooLargeError(f"The body has {int(declared):,} bytes; the limit is {max_body_bytes:,}.")
-    chunks = _counted(request, max_body_bytes)
+    return int(declared) if declared.isdecimal() else 0
+
+
+async def _read(request: Request, upload: Upload) -> list[_Part] | bytearray:
+    declared = declared_bytes(request)
+    if declared > upload.max_body_bytes:
+        raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
+    left_s = upload.deadline - time.monotonic()
+    try:
+        async with asyncio.timeout(min(_PACE_WINDOW_S, left_s) if upload.min_bytes_per_s else left_s) as limit:
+            return await _parse(request, _counted(request, upload, limit))
+    except TimeoutError:
+        if upload.deadline - time.monotonic() < _CLOCK_TOLERANCE_S:
+            raise DeadlineExceededError("The request's time ran out before its body had come.") from None
+        raise RequestTooSlowError(
+            f"{upload.held.count:,} bytes of the body have come, the last ones too slowly: at least "
+            f"{upload.min_bytes_per_s:,} bytes a second are expected."
+        ) from None
+
+
+async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[_Part] | bytearray:
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if content_type == b"multipart/form-data" and boundary:
@@ -99,14 +149,21 @@ async def _read(request: Request, max_body_bytes: int) -> list[_Part] | bytearra
     return body
 
 
-async def _counted(request: Request, max_body_bytes: int) -> AsyncIterator[bytes]:
-    count = 0
+async def _counted(request: Request, upload: Upload, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """Yields a body's chunks, and moves the limit on whenever the bytes that a window owes have come."""
+    loop = asyncio.get_running_loop()
+    owed = window_bytes = upload.min_bytes_per_s * _PACE_WINDOW_S
     async for chunk in request.stream():
-        count += len(chunk)
-        if count > max_body_bytes:
-            raise BodyTooLargeError(f"The body has more than {max_body_bytes:,} bytes, which is the limit.")
-        if chunk:  # Starlette ends every stream with an empty one
-            yield chunk
+        if not chunk:  # Starlette ends every stream with an empty one
+            continue
+        if upload.held.count + len(chunk) > upload.max_body_bytes:
+            raise BodyTooLargeError(f"The body has more than {upload.max_body_bytes:,} bytes, which is the limit.")
+        upload.held.add(len(chunk))
+        owed -= len(chunk)
+        if owed <= 0 < window_bytes:
+            owed = window_bytes
+            limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.deadline - time.monotonic()))
+        yield chunk
 
 
 async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes) -> list[_Part]:

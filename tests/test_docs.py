@@ -34,6 +34,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARTIFACT = (ROOT / "docs" / "artifact.md").read_text(encoding="utf-8")
 UNITS = {
     "_ms": "ms",
+    "_bytes_per_s": "bytes/s",
     "_s": "s",
     "_bytes": "bytes",
     "_mb": "MB",

@@ -192,3 +192,28 @@ def test_metrics_count_requests_and_images(client: TestClient) -> None:
     assert 'predictor_inference_seconds_count{model="colours"} 1.0' in text
     assert "predictor_pending_images 0.0" in text
     assert 'predictor_model_loads_total{outcome="ready"} 1.0' in text
+
+
+@pytest.mark.parametrize(
+    ("alias", "path"),
+    [
+        ("/livez", "/health/live"),
+        ("/healthz", "/health/live"),
+        ("/readyz", "/health/ready"),
+        ("/ping", "/health/ready"),
+    ],
+)
+def test_probes_answer_under_the_names_that_others_expect(
+    start_app: StartApp, tmp_path: Path, alias: str, path: str
+) -> None:
+    for client in (start_app(), start_app(model_store=tmp_path)):
+        answer, expected = client.get(alias), client.get(path)
+        assert answer.status_code == expected.status_code
+        assert answer.json().get("status") == expected.json().get("status")
+        assert alias not in client.get("/openapi.json").json()["paths"]
+
+
+def test_time_limit_of_a_client_is_documented(client: TestClient) -> None:
+    parameters = client.get("/openapi.json").json()["paths"]["/predict"]["post"]["parameters"]
+
+    assert ("X-Request-Timeout-Ms", "header") in {(each["name"], each["in"]) for each in parameters}

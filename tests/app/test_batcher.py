@@ -130,8 +130,10 @@ async def test_item_whose_client_has_left_is_not_computed() -> None:
     first = await blocked(doubler, batcher)
     gone, good = submit(batcher, 5), submit(batcher, 6)
     await asyncio.sleep(0)
+    assert batcher.depth == 2
     gone.cancel()
     await asyncio.sleep(0)
+    assert batcher.depth == 1  # neither its item nor its place is kept
     doubler.gate.set()
     await asyncio.gather(first, good)
     batcher.close()

@@ -181,6 +181,32 @@ def test_request_whose_time_is_up_gets_504(start_app: StartApp, monkeypatch: pyt
     release.set()
 
 
+def test_client_may_ask_for_less_time_but_not_for_more(start_app: StartApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start_app(request_timeout_s=20)
+    release = threading.Event()
+    computed = TorchScriptEngine.__call__
+
+    def held_up(engine: TorchScriptEngine, images: object) -> object:
+        release.wait(30)
+        return computed(engine, images)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TorchScriptEngine, "__call__", held_up)
+    for path in ("/predict", "/predict/batch", "/models/colours/predict", "/models/colours/versions/1/predict"):
+        check(
+            client.post(path, content=colour_image("red"), headers={"X-Request-Timeout-Ms": "50"}), "deadline_exceeded"
+        )
+    release.set()
+    assert client.app.state.service.deadline_of(100, 60_000) == 120  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("timeout_ms", ["0", "-5", "soon", "1.5", ""])
+def test_time_that_is_no_time_is_refused(client: TestClient, timeout_ms: str) -> None:
+    response = client.post("/predict", content=colour_image("red"), headers={"X-Request-Timeout-Ms": timeout_ms})
+
+    check(response, "invalid_parameter")
+    assert "X-Request-Timeout-Ms" in response.json()["detail"]
+
+
 def test_failing_model_is_an_internal_error_without_a_traceback(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -250,14 +276,8 @@ def test_service_without_its_model_is_live_but_not_ready(start_app: StartApp, tm
 
 
 def test_every_code_of_the_table_is_provoked_here() -> None:
-    elsewhere = {
-        "model_rejected",
-        "memory_budget",
-        "overloaded",
-        "deadline_exceeded",
-        "internal",
-        "draining",
-        "not_ready",
-    }
+    elsewhere = {"overloaded", "deadline_exceeded", "internal", "draining", "not_ready"}
+    elsewhere |= {"malformed_request", "request_too_slow", "head_too_large"}  # tests/app/test_protocol.py
+    elsewhere |= {"model_rejected", "memory_budget"}  # tests/app/test_upgrades.py
 
     assert set(REQUESTS) | elsewhere == set(PROBLEMS)

@@ -45,7 +45,7 @@ def test_request_inside_is_answered_after_the_signal(server: LiveServer) -> None
     with socket.create_connection((host, int(port))) as connection:
         head = f"POST /predict?top_k=1 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(image)}\r\n\r\n"
         connection.sendall(head.encode() + image[:10])
-        _until(lambda: "predictor_pending_images 1.0" in httpx.get(f"{server.url}/metrics").text)
+        _until(lambda: "predictor_pending_bytes 10.0" in httpx.get(f"{server.url}/metrics").text)
         server.process.send_signal(signal.SIGTERM)
         _until(lambda: _refused(server.url))
         connection.sendall(image[10:])

@@ -84,3 +84,8 @@ def test_settings_cannot_change() -> None:
 def test_all_cores_are_used_unless_some_are_asked_for() -> None:
     assert Settings().core_count == usable_cores()
     assert Settings(cores=3).core_count == 3
+
+
+def test_memory_for_bodies_must_hold_the_largest_one() -> None:
+    with pytest.raises(ValidationError, match="raise the one or lower the other"):
+        Settings(max_body_bytes=2_000, max_pending_bytes=1_000)

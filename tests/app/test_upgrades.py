@@ -400,8 +400,8 @@ def test_flooded_model_leaves_the_other_one_its_share(start_app: StartApp, store
     client = start_app(model_store=store_root, model="colours,hues", max_pending_images=8)
     service: Service = client.app.state.service  # type: ignore[attr-defined]
 
-    with service.admit(6, model="colours"):
+    with service.admission.admit(6, model="colours"):
         assert client.post("/predict", content=RED).json()["code"] == "overloaded"
         assert answer(client, "/models/hues/predict")[0] == "1"
-    with pytest.raises(OverloadedError), service.admit(7, model="hues"):
+    with pytest.raises(OverloadedError), service.admission.admit(7, model="hues"):
         pass

@@ -1,0 +1,246 @@
+"""What one client may do to a connection: uvicorn's HTTP protocol, with the limits that it leaves to a proxy.
+
+accept -> room? -> head (bytes, seconds) -> the application -> the rest of a body that nobody reads -> idle -> next head
+
+uvicorn bounds neither the size of a request's head nor the time that it takes, keeps connections that never send
+anything, reads on without end what the application has refused, and may close so early that a client who still sends
+cannot read its answer. Little of this runs on the way of an ordinary request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.connections import Connections, usable_connections
+from app.metrics import Metrics
+from app.problems import MEDIA_TYPE, problem_details
+from app.settings import Settings
+
+MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
+HEAD_TIMEOUT_S: Final = 10.0
+# How long what a refused client still sends is read, and thrown away, so that it gets to read the refusal: closing at
+# once would reset the connection. nginx's lingering_time; shorter where there are too many connections.
+_LINGER_S: Final = 30.0
+_SHORT_LINGER_S: Final = 1.0
+
+
+def limited_protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+    """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
+    connections = Connections(usable_connections(settings.max_connections), metrics)
+    return partial(LimitedProtocol, connections=connections)  # type: ignore[return-value] # uvicorn only calls it
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        config: of uvicorn.
+        server_state: uvicorn's, shared by all connections.
+        app_state: of the lifespan.
+        connections: shared by all connections too.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        connections: Connections,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._connections = connections
+        self._in_head = False
+        self._in_message = False
+        self._last_received = 0
+        self._unread_bytes = 0  # received since the head began, or since the last piece of its body
+        self._ending = False  # what comes now is thrown away
+        self._lingers_shortly = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes the connection in, or says that there are too many."""
+        super().connection_made(transport)
+        if self._connections.enter(self):
+            # uvicorn's own timer, which it starts only after a first answer.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+            return
+        self._lingers_shortly = self._connections.begin_refusal()
+        if self._lingers_shortly:
+            self._answer_and_end("overloaded", "There are too many connections.", retry_after=b"1")
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._stop_timer()
+        self._unset_keepalive_if_required()  # uvicorn leaves it running after an error
+        self._connections.leave(self)
+        if self._lingers_shortly:
+            self._connections.end_refusal()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, for as long as what it keeps is bounded."""
+        if self._ending:
+            return
+        self._last_received = len(data)
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or what follows a chunked body
+            self._refuse_head()
+        elif self._timer is None and (self._in_head or self._is_idle):
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_timed_out)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        """Starts to count."""
+        super().on_message_begin()
+        self._in_head = self._in_message = True
+        self._unread_bytes = self._last_received
+
+    def on_headers_complete(self) -> None:
+        """Hands the request to the application, if its head is small enough."""
+        if self._ending:
+            return
+        self._in_head = False
+        self._stop_timer()
+        if self._unread_bytes > MAX_HEAD_BYTES:  # of which some may be body
+            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+                self._refuse_head()
+                return
+            self._unread_bytes = 0
+        super().on_headers_complete()
+        self._connections.work(self)
+        if self.expect_100_continue:
+            self.cycle.keep_alive = False  # refused, its body may follow or not, and the parser could not tell
+        if not self.cycle.keep_alive:
+            self.cycle.transport = _GentlyClosing(self)  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Passes a piece of a body on."""
+        self._unread_bytes = 0
+        if not self._ending:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends the counting."""
+        self._in_message = False
+        if not self._ending:
+            self._stop_timer()
+            super().on_message_complete()
+
+    # Called by the application's side
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request, or for the rest of a body that nobody reads."""
+        super().on_response_complete()
+        if self._is_idle and not self.transport.is_closing():
+            self._connections.wait(self)
+            if self._in_message and not self._in_head and not self._ending:
+                self._start_timer(_LINGER_S, self.drop)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends a connection on which nothing has come for too long."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Ends the connection at once."""
+        self._ending = True
+        self._connections.leave(self)
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # its client does not read
+        else:
+            self.transport.close()
+
+    def close_gently(self) -> None:
+        """Ends the connection after its answer, which its client can read even if it is still sending."""
+        if self._in_message and not self.transport.is_closing():
+            self._end()
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP; called by uvicorn's `data_received`."""
+        if not self._ending:
+            self._refuse("malformed_request", msg)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse_head(self) -> None:
+        self._refuse("head_too_large", f"The request's headers have more than {MAX_HEAD_BYTES:,} bytes.")
+
+    def _head_timed_out(self) -> None:
+        self._timer = None
+        if self._is_idle:
+            detail = f"The request's headers have not come within {HEAD_TIMEOUT_S:.0f} seconds."
+            self._refuse("request_too_slow", detail)
+        else:  # it follows a request that is still worked on
+            self._start_timer(HEAD_TIMEOUT_S, self._head_timed_out)
+
+    def _refuse(self, code: str, detail: str) -> None:
+        self._connections.count(code)
+        if self._is_idle:
+            self._answer_and_end(code, detail)
+        else:  # an answer is under way, into which no other may be put
+            self.drop()
+
+    def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
+        problem = problem_details(code, detail, request_id=uuid.uuid4().hex)
+        body = problem.model_dump_json().encode()
+        headers = [*self.server_state.default_headers, (b"content-type", MEDIA_TYPE.encode())]
+        headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
+        headers += [(b"x-request-id", problem.request_id.encode())]
+        headers += [(b"retry-after", retry_after)] if retry_after else []
+        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
+        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
+        self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._unset_keepalive_if_required()
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self._start_timer(_SHORT_LINGER_S if self._lingers_shortly else _LINGER_S, self.drop)
+
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _GentlyClosing:
+    """What an answer after which the connection is closed is written to: uvicorn would close it at once.
+
+    Args:
+        protocol: whose connection it is.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Called at the end of the answer."""
+        self._protocol.close_gently()

@@ -1,0 +1,207 @@
+"""Ten times more than it can do: what becomes of the requests, the probes and the memory.
+
+python -m benchmarks.overload --seconds 120
+
+1. capacity, in a closed loop: alone, and beside a generator as busy as that of step 2 whose requests go to another
+   process, which only reads and refuses them. On a machine that server and generator share, that is what is left for
+   the server before it has refused anything, and what its goodput is compared with; both figures are printed.
+2. an open loop at `--factor` times the capacity, bodies sent at once on kept connections, each request with the header
+   `X-Request-Timeout-Ms`; another process asks the probes, each 20 times a second.
+3. single requests, until they are answered as fast as before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import multiprocessing
+import sys
+import time
+from multiprocessing.connection import Connection
+
+import skimage.data
+import uvloop
+from PIL import Image
+
+from benchmarks.load import Answered, Server, claim, closed_loop, open_loop, percentile_ms, post, serving
+
+_PROBES = ("/health/live", "/health/ready")
+_WARM_UP_S = 1.0  # of the overload, in which the queue fills; not counted as goodput
+_REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
+
+
+def main() -> None:
+    """Prints the figures; the exit status is 1 if a claim fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=8, help="of overload")
+    parser.add_argument("--capacity-seconds", type=float, default=4, help="of each measurement of the capacity")
+    parser.add_argument("--factor", type=float, default=10)
+    parser.add_argument("--timeout-ms", type=int, default=3000)
+    parser.add_argument("--port", type=int, default=8320)
+    arguments, options = parser.parse_known_args()
+    with serving(arguments.port, *options) as server:
+        sys.exit(0 if _measure(server, arguments) else 1)
+
+
+def photo() -> bytes:
+    """Returns a photo of 640 x 480 pixels as a JPEG, as cameras and phones write it."""
+    buffer = io.BytesIO()
+    Image.fromarray(skimage.data.coffee()).resize((640, 480)).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _measure(server: Server, arguments: argparse.Namespace) -> bool:
+    port, timeout_ms = server.port, arguments.timeout_ms
+    image = photo()
+    plain, limited = post(image), post(image, f"X-Request-Timeout-Ms: {timeout_ms}")
+    print(
+        f"{len(image):,} bytes a request, which has {timeout_ms} ms; options after these are the server's", flush=True
+    )
+    before = _run(closed_loop(port, plain, connections=1, seconds=2))
+    alone = _capacity(port, plain, arguments.capacity_seconds)
+    sink_port = port + 1
+    with _Process(_sink, sink_port), _Process(_generate, sink_port, limited, arguments.factor * alone, 600.0):
+        time.sleep(1)
+        beside = _capacity(port, plain, arguments.capacity_seconds)
+    print(f"capacity {alone:.0f} images/s alone, {beside:.0f} beside a generator of {arguments.factor * alone:.0f}/s")
+    time.sleep(1)
+    calm_bytes = server.resident_bytes()
+
+    receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
+    with _Process(_probe, port, arguments.seconds, sending):
+        answers, memory = _run(_overload(server, limited, arguments.factor * alone, arguments.seconds))
+        recovery_s = _run(_recover(port, plain, percentile_ms(before, 95) / 1000))
+        probes: list[Answered] = receiving.recv()
+
+    started_at = min(answer.due_at for answer in answers)
+    in_window = [
+        a for a in answers if started_at + _WARM_UP_S < a.due_at + a.latency_s < started_at + arguments.seconds
+    ]
+    goodput = sum(a.status == 200 for a in in_window) / (arguments.seconds - _WARM_UP_S)
+    by_status = {status: [a for a in answers if a.status == status] for status in sorted({a.status for a in answers})}
+    print(f"offered {len(answers) / arguments.seconds:.0f}/s for {arguments.seconds:.0f} s; goodput {goodput:.0f}/s")
+    for status, some in by_status.items():
+        name = status or "broken"
+        figures = ", ".join(f"p{percent:g} {percentile_ms(some, percent):.1f} ms" for percent in (50, 99, 99.9))
+        print(f"  {name}: {len(some)}, {figures}")
+    print(f"  probes: {len(probes)}, p50 {percentile_ms(probes, 50):.1f} ms, p99 {percentile_ms(probes, 99):.1f} ms")
+    print(f"  memory: {calm_bytes / 1e6:.0f} MB before, then {', '.join(f'{each / 1e6:.0f}' for each in memory)}")
+    served, refused = by_status.get(200, []), by_status.get(503, [])
+    settled = memory[len(memory) // 2 :]
+    return all(
+        [
+            claim(
+                f"goodput is {goodput / beside:.0%} of what is left beside the generator, >= 90 %",
+                goodput > 0.9 * beside,
+            ),
+            claim(f"99 % of the admitted within {timeout_ms} ms", percentile_ms(served, 99) <= timeout_ms),
+            claim("99 % of the refused within 50 ms", percentile_ms(refused, 99) <= 50),
+            claim("99 % of the probes within 100 ms, all good", _all_good(probes) and percentile_ms(probes, 99) <= 100),
+            claim("no other answer, no broken connection", set(by_status) <= {200, 503, 504}),
+            claim(
+                "memory grows no more in the second half", max(settled) <= 1.05 * max(memory[: len(memory) // 2 + 1])
+            ),
+            claim(f"back to normal after {recovery_s:.2f} s, <= 2 s", recovery_s <= 2),
+        ]
+    )
+
+
+def _all_good(answers: list[Answered]) -> bool:
+    return bool(answers) and all(answer.status == 200 for answer in answers)
+
+
+def _run(work):  # type: ignore[no-untyped-def]
+    return uvloop.run(work)
+
+
+def _capacity(port: int, request: bytes, seconds: float) -> float:
+    _run(closed_loop(port, request, connections=16, seconds=1))
+    answers = _run(closed_loop(port, request, connections=16, seconds=seconds))
+    return sum(answer.status == 200 for answer in answers) / seconds
+
+
+async def _overload(
+    server: Server, request: bytes, per_second: float, seconds: float
+) -> tuple[list[Answered], list[int]]:
+    memory: list[int] = []
+
+    async def watch() -> None:
+        while True:
+            await asyncio.sleep(seconds / 8)
+            memory.append(server.resident_bytes())
+
+    watching = asyncio.create_task(watch())
+    answers = await open_loop(server.port, request, per_second=per_second, seconds=seconds)
+    watching.cancel()
+    return answers, memory
+
+
+async def _recover(port: int, request: bytes, usual_s: float) -> float:
+    """Returns the seconds until a request is answered within twice the usual time."""
+    started_at = time.perf_counter()
+    while time.perf_counter() < started_at + 30:
+        began_at = time.perf_counter() - started_at
+        answers = await closed_loop(port, request, connections=1, seconds=0)
+        answers = answers or await closed_loop(port, request, connections=1, seconds=0.001)
+        if answers[0].status == 200 and answers[0].latency_s <= 2 * usual_s:
+            return began_at
+        await asyncio.sleep(0.02)
+    return float("inf")
+
+
+class _Process:
+    """Runs a function in a process of its own for as long as the block lasts."""
+
+    def __init__(self, function: object, *arguments: object) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._process = spawn.Process(target=function, args=arguments, daemon=True)  # type: ignore[arg-type]
+
+    def __enter__(self) -> None:
+        self._process.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _generate(port: int, request: bytes, per_second: float, seconds: float) -> None:
+    time.sleep(0.3)
+    _run(open_loop(port, request, per_second=per_second, seconds=seconds))
+
+
+def _probe(port: int, seconds: float, results: Connection) -> None:
+    async def probe() -> list[Answered]:
+        requests = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in _PROBES]
+        loops = [open_loop(port, request, per_second=20, seconds=seconds) for request in requests]
+        return [answer for answers in await asyncio.gather(*loops) for answer in answers]
+
+    results.send(_run(probe()))
+
+
+class _Sink(asyncio.Protocol):
+    """Reads requests of a known length, and refuses each as soon as it begins."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport: asyncio.Transport = transport  # type: ignore[assignment]
+        self._left = 0
+
+    def data_received(self, data: bytes) -> None:
+        if self._left == 0:
+            head, _, body = data.partition(b"\r\n\r\n")
+            self._left = int(head.partition(b"Content-Length: ")[2].split(b"\r\n")[0]) - len(body)
+            self._transport.write(_REFUSAL)
+        else:
+            self._left -= len(data)
+
+
+def _sink(port: int) -> None:
+    async def sink() -> None:
+        server = await asyncio.get_running_loop().create_server(_Sink, "127.0.0.1", port)
+        await server.serve_forever()
+
+    _run(sink())
+
+
+if __name__ == "__main__":
+    main()
