@@ -6,6 +6,7 @@ classify: event loop -> decode pool: decode, resize and crop -> batcher: stream 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ from app.errors import DeadlineExceededError
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
-# How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2, probabilities of
-# EfficientNet-Lite0 moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
-_MIN_DETAIL: Final = 4
+# From how many times the model's resize size on a JPEG is decoded at a reduced scale, and how many it keeps then. Below
+# that, probabilities move by more than 0.02 on too many photos (docs/performance.md, "Decoding").
+_REDUCED_FROM: Final = 8
+_MIN_DETAIL: Final = 2.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,11 @@ class Pipeline:
             image = decode(encoded, limits=limits)
             pixels = image.to_tensor()
         else:
-            image = decode(encoded, limits=limits, min_shorter_side=_MIN_DETAIL * resize_size)
+            image = decode(
+                encoded,
+                limits=limits,
+                min_shorter_side=math.ceil(_MIN_DETAIL * resize_size),
+                full_below=_REDUCED_FROM * resize_size,
+            )
             pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
         return image, pixels, time.monotonic() - started_at
