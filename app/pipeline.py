@@ -29,7 +29,7 @@ from app.settings import ModelSettings
 # From how many times the model's resize size on a JPEG is decoded at a reduced scale, and how many it keeps then. Below
 # that, probabilities move by more than 0.02 on too many photos (docs/performance.md, "Decoding").
 _REDUCED_FROM: Final = 8
-_MIN_DETAIL: Final = 2.75
+_MIN_DETAIL: Final = 2.9
 
 
 @dataclass(frozen=True, slots=True)
