@@ -101,7 +101,6 @@ def decode(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     min_shorter_side: int | None = None,
-    full_below: int = 0,
 ) -> DecodedImage:
     """Decodes an image of any supported format and mode to upright 8-bit sRGB.
 
@@ -110,7 +109,6 @@ def decode(
         limits: what is accepted.
         min_shorter_side: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 scale (in the DCT domain, as Pillow's `draft`)
             as long as its shorter side keeps at least this many pixels. None decodes in full.
-        full_below: decodes it in full all the same if its shorter side has fewer pixels than this.
 
     Raises:
         EmptyBodyError: there are no bytes.
@@ -128,7 +126,7 @@ def decode(
         if image_format == "JPEG" and has_too_many_scans(encoded):
             raise CorruptImageError(f"The JPEG image has more than {MAX_SCANS} scans, which no encoder writes.")
         scale = 1
-        if image_format == "JPEG" and min_shorter_side is not None and min(image.size) >= full_below:
+        if image_format == "JPEG" and min_shorter_side is not None:
             scale = _draft(image, min_shorter_side)
             if scale > 1:
                 adjustments.append(_SCALED[scale])

@@ -7,7 +7,6 @@ On a GPU, whose streams wait for it most of the time, threads of their own decod
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
@@ -26,10 +25,9 @@ from app.formats import ImageFormat
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
-# From how many times the model's resize size on a JPEG is decoded at a reduced scale, and how many it keeps then. Below
-# that, probabilities move by more than 0.02 on too many photos (docs/performance.md, "Decoding").
-_REDUCED_FROM: Final = 8
-_MIN_DETAIL: Final = 2.9
+# How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2.9, which would let 12 MP be
+# decoded at 1/4, a probability of EfficientNet-Lite0 moved by 0.024 on a photo of the tests (docs/performance.md).
+_MIN_DETAIL: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,12 +163,7 @@ class Pipeline:
             decoded = decode(image.content, limits=image.limits)
             pixels = decoded.to_tensor()
         else:
-            decoded = decode(
-                image.content,
-                limits=image.limits,
-                min_shorter_side=math.ceil(_MIN_DETAIL * resize_size),
-                full_below=_REDUCED_FROM * resize_size,
-            )
+            decoded = decode(image.content, limits=image.limits, min_shorter_side=_MIN_DETAIL * resize_size)
             pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size)
         return _Prepared(
             pixels,

@@ -63,10 +63,3 @@ def test_weights_of_each_pixel_sum_to_one(length: int, scale: int, shift: int) -
 
     assert 0 <= weights.first < weights.last <= count
     torch.testing.assert_close(weights.apply(torch.ones(weights.last - weights.first, 2)), torch.ones(50, 2))
-
-
-def test_a_jpeg_below_the_limit_is_decoded_in_full(cat: Pixels) -> None:
-    encoded = encode(cat, "JPEG")
-
-    assert decode(encoded, min_shorter_side=50, full_below=301).scale == 1
-    assert decode(encoded, min_shorter_side=50, full_below=300).scale == 4
