@@ -25,8 +25,8 @@ from app.formats import ImageFormat
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
-# How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2.9, which would let 12 MP be
-# decoded at 1/4, a probability of EfficientNet-Lite0 moved by 0.024 on a photo of the tests (docs/performance.md).
+# How much larger than the model's resize size a JPEG decoded at a reduced scale stays. At 2, probabilities of
+# EfficientNet-Lite0 moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
 _MIN_DETAIL: Final = 4
 
 

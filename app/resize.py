@@ -1,7 +1,5 @@
 """A decoded image -> what the network sees: `Predictor.resize_and_crop`, computed by Pillow.
 
-decode -> resize_and_crop: (decoded in full) Pillow | (at a reduced scale) app.reduced -> batcher
-
 Equal to the definition in the artifact to the bit where the image was decoded in full (tests hold it), several times
 faster, and without the interpreter's lock.
 """
@@ -13,7 +11,6 @@ import torch
 from PIL import Image
 
 from app.decode import DecodedImage
-from app.reduced import axis_weights, resize_means
 
 
 def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int) -> torch.Tensor:
@@ -28,13 +25,9 @@ def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int) -
         uint8 `(3, S, S)`, in channels-last memory.
     """
     shorter = min(image.width, image.height)
-    left, right = _window(image.width, resize_size * image.width // shorter, image_size)
-    top, bottom = _window(image.height, resize_size * image.height // shorter, image_size)
-    if image.scale > 1:
-        (x, y), scale = image.offset, image.scale
-        columns = axis_weights(left, right, image_size, image.width, scale, round(x * scale), image.pixels.width)
-        rows = axis_weights(top, bottom, image_size, image.height, scale, round(y * scale), image.pixels.height)
-        return resize_means(image.pixels, rows, columns)
+    (x, y), scale = image.offset, image.scale
+    left, right = _window(image.width, resize_size * image.width // shorter, image_size, x, scale)
+    top, bottom = _window(image.height, resize_size * image.height // shorter, image_size, y, scale)
     if image.height <= image.width:
         crop = _resize(image.pixels, (image_size, image_size), (left, top, right, bottom))
     else:
@@ -43,7 +36,7 @@ def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int) -
         # first copies the rows that the second needs.
         support = max((bottom - top) / image_size, 1.0)
         first_row = max(int(top - support), 0)
-        last_row = min(int(bottom + support) + 1, image.height)
+        last_row = min(int(bottom + support) + 1, image.pixels.height)
         strip = _resize(image.pixels, (image_size, last_row - first_row), (left, first_row, right, last_row))
         crop = _resize(strip, (image_size, image_size), (0, top - first_row, image_size, bottom - first_row))
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
@@ -53,19 +46,21 @@ def _resize(pixels: Image.Image, size: tuple[int, int], box: tuple[float, float,
     return pixels.resize(size, Image.Resampling.BILINEAR, box=box)
 
 
-def _window(length: int, resized_length: int, crop_size: int) -> tuple[float, float]:
+def _window(length: int, resized_length: int, crop_size: int, origin: float, scale: int) -> tuple[float, float]:
     """Returns the part of an axis that the central crop of the resized axis covers.
 
     Args:
         length: of the axis in pixels, at full scale.
         resized_length: what it becomes.
         crop_size: how much of that is kept, at its centre.
+        origin: where the axis begins in the decoded pixels.
+        scale: how many pixels of full scale one decoded pixel stands for.
 
     Returns:
-        start and end in pixels of full scale, in float32's precision, which is that of Pillow's box.
+        start and end in decoded pixels, in float32's precision, which is that of Pillow's box.
     """
     margin = resized_length - crop_size
     offset = margin // 2 + (margin % 2) * (margin // 2 % 2)  # margin / 2, halves to even, as torchvision rounds
     start = offset * length / resized_length
     end = min((offset + crop_size) * length / resized_length, length)
-    return float(np.float32(start)), float(np.float32(end))
+    return float(np.float32(origin + start / scale)), float(np.float32(origin + end / scale))
