@@ -152,6 +152,19 @@ def test_every_size_and_shape_is_within_the_bound(
     assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
 
 
+@pytest.mark.parametrize("name", ["cat", "china", "flower"])
+def test_noisy_twelve_megapixels_at_a_reduced_scale_are_within_the_bound(
+    photos: dict[str, Pixels], client: TestClient, serve: Serve, refer: Serve, name: str
+) -> None:
+    """Noise is what a reduced scale can lose, and 4:4:4 has twice as much of it in the colours."""
+    large = resized(photos[name], 4000, 3000)
+    noise = np.random.default_rng(0).normal(0, 10, large.shape[:2])[..., None]
+    encoded = encode(np.clip(large + noise, 0, 255).astype(np.uint8), "JPEG", quality=90, subsampling=0)
+
+    assert client.post("/predict", content=encoded).json()["image"]["adjustments"] == ["dct_scaled_1_2"]
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
 def test_resize_without_antialias_fails_the_same_test(
     photos: dict[str, Pixels], serve: Serve, refer: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:

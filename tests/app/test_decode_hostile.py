@@ -33,7 +33,7 @@ SIGNATURES = [
 ]
 
 
-def _seeds(pixels: Pixels) -> dict[str, bytes]:
+def structures(pixels: Pixels) -> dict[str, bytes]:
     """One file of every structure that Pillow parses in its own way."""
     image = Image.fromarray(pixels)
     grey_and_alpha = Image.merge("LA", [image.convert("L"), image.getchannel("R")])
@@ -79,13 +79,13 @@ def rle_bmp(runs: bytes, *, width: int, height: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", offset + len(runs), 0, 0, offset) + header + palette + runs
 
 
-SEEDS = _seeds(np.add.outer(np.arange(48), np.arange(64))[..., None].repeat(3, -1).astype(np.uint8))
+SEEDS = structures(np.add.outer(np.arange(48), np.arange(64))[..., None].repeat(3, -1).astype(np.uint8))
 
 
 @pytest.fixture(scope="module")
 def seeds(small_cat: Pixels) -> dict[str, bytes]:
     """A real image in each structure."""
-    return _seeds(small_cat)
+    return structures(small_cat)
 
 
 def assert_picture_or_image_error(encoded: bytes, **options: Any) -> None:

@@ -1,0 +1,188 @@
+"""Damaged images against a live service: no 5xx, no crash, no leak, no answer that takes too long.
+
+python -m benchmarks.fuzz --bodies 100000
+
+Starts the service with a small model, sends it mutated real files of every format (headers, lengths, cuts, splices,
+metadata), raw and as forms, and a good image now and then, whose answer must stay the same. Before that, with atheris
+installed, the decoder is fuzzed in a process of its own (`benchmarks.fuzz_decoder`). Exits with 1 if a claim fails; the
+bodies that failed are kept in the folder that it names.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import importlib.util
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from benchmarks.damage import ProcessTree, damaged, real_images
+from tests.app.conftest import colour_image, export_colours
+from tests.live import live_server
+
+_MAX_PIXELS = 1_000_000
+_EXPECTED = {200, 400, 413, 415}
+_GOOD_EVERY = 100
+_BOUNDARY = "fuzz-5d2c0a"
+_MAX_GROWTH = 0.05
+_MAX_GROWTH_BYTES = 30_000_000  # of a process of 300 MB, what its allocator takes and gives back
+
+
+@dataclass
+class Outcome:
+    """What came of the bodies."""
+
+    statuses: Counter[int] = field(default_factory=Counter)
+    codes: Counter[str] = field(default_factory=Counter)
+    latencies_s: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    next_body: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def main() -> None:
+    """Runs both parts and prints what came out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bodies", type=int, default=2_000, help="sent over HTTP")
+    parser.add_argument("--decoder-runs", type=int, help="coverage-guided; as many as bodies, if not said")
+    parser.add_argument("--connections", type=int, default=4)
+    parser.add_argument("--max-answer-s", type=float, default=5.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "fuzz-failures")
+    arguments = parser.parse_args()
+    decoder_runs = arguments.bodies if arguments.decoder_runs is None else arguments.decoder_runs
+    holds = _fuzz_decoder(decoder_runs, arguments.seed) if decoder_runs else True
+    holds &= _fuzz_service(arguments)
+    sys.exit(0 if holds else 1)
+
+
+def _fuzz_decoder(runs: int, seed: int) -> bool:
+    if importlib.util.find_spec("atheris") is None:
+        print("decoder: left out, as atheris is not installed (pip install atheris)")
+        return True
+    command = [sys.executable, "-m", "benchmarks.fuzz_decoder", "--runs", str(runs), "--seed", str(seed)]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    statistics_lines = [line for line in finished.stderr.splitlines() if line.startswith("stat::")]
+    print(f"decoder: {runs:,} coverage-guided runs, exit status {finished.returncode}", *statistics_lines, sep="\n  ")
+    if finished.returncode:
+        print(*finished.stderr.splitlines()[-30:], sep="\n  ")
+    return finished.returncode == 0
+
+
+def _fuzz_service(arguments: argparse.Namespace) -> bool:
+    images, outcome = real_images(), Outcome()
+    with tempfile.TemporaryDirectory() as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of TorchScript's deprecation
+            export_colours(Path(folder) / "store")
+        settings = {"model": "colours", "model_store": Path(folder) / "store", "max_pixels": _MAX_PIXELS}
+        with live_server(Path(folder) / "log", **settings) as server:
+            server.wait_until_ready()
+            processes = ProcessTree(server.process.pid)
+            threads = [
+                threading.Thread(target=_send_all, args=(server.url, images, outcome, arguments))
+                for _ in range(arguments.connections)
+            ]
+            started_at = time.monotonic()
+            for thread in threads:
+                thread.start()
+            memory_early = 0
+            while any(thread.is_alive() for thread in threads):
+                if not memory_early and outcome.next_body >= arguments.bodies // 10:
+                    memory_early = processes.resident_bytes()
+                time.sleep(0.05)
+            seconds = time.monotonic() - started_at
+            if server.process.poll() is not None:
+                outcome.failures.append("the service has ended")
+                memory_late = 0
+            else:
+                memory_late = processes.resident_bytes()
+            tracebacks = (Path(folder) / "log").read_text().count("Traceback")
+    growth = memory_late - memory_early
+    slowest = max(outcome.latencies_s)
+    claims = {
+        "every answer is a picture's or says what is wrong with it": not outcome.failures,
+        "no traceback in the log": tracebacks == 0,
+        f"no answer takes more than {arguments.max_answer_s:g} s": slowest <= arguments.max_answer_s,
+        "memory is flat": growth <= max(_MAX_GROWTH * memory_early, _MAX_GROWTH_BYTES),
+    }
+    print(f"service: {arguments.bodies:,} bodies in {seconds:.0f} s over {arguments.connections} connections")
+    print(f"  statuses {dict(sorted(outcome.statuses.items()))}, codes {dict(outcome.codes.most_common())}")
+    print(f"  median {statistics.median(outcome.latencies_s) * 1e3:.1f} ms, slowest {slowest * 1e3:.0f} ms")
+    print(f"  memory {memory_early / 1e6:.0f} MB after 10 %, {memory_late / 1e6:.0f} MB at the end")
+    for claim, holds in claims.items():
+        print(f"  {'holds' if holds else 'FAILS'}: {claim}")
+    for failure in outcome.failures[:20]:
+        print(f"    {failure}")
+    return all(claims.values())
+
+
+def _send_all(url: str, images: list[bytes], outcome: Outcome, arguments: argparse.Namespace) -> None:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+    good, expected = colour_image("green"), None
+    while True:
+        with outcome.lock:
+            number, outcome.next_body = outcome.next_body, outcome.next_body + 1
+        if number >= arguments.bodies:
+            break
+        is_good = number % _GOOD_EVERY == 0
+        # A generator for each body: what a number stands for does not depend on the order of the threads.
+        rng = random.Random(arguments.seed * 1_000_000_007 + number)
+        body = good if is_good else damaged(images, rng)
+        started_at = time.monotonic()
+        try:
+            status, answer = _post(connection, body, as_form=rng.random() < 0.5)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            _keep(outcome, arguments.kept, number, body, f"connection: {error!r}")
+            continue
+        elapsed_s = time.monotonic() - started_at
+        with outcome.lock:
+            outcome.latencies_s.append(elapsed_s)
+            outcome.statuses[status] += 1
+            outcome.codes[answer.get("code", "answered")] += 1
+        if is_good:
+            expected = expected or answer.get("predictions")
+        if is_good and (status != 200 or answer["predictions"] != expected):
+            _keep(outcome, arguments.kept, number, body, f"a good image: {status} {answer}")
+        elif status not in _EXPECTED:
+            _keep(outcome, arguments.kept, number, body, f"{status} {answer}")
+        elif status == 200 and answer["image"]["width"] * answer["image"]["height"] > _MAX_PIXELS:
+            _keep(outcome, arguments.kept, number, body, f"beyond the limit of pixels: {answer['image']}")
+        elif elapsed_s > arguments.max_answer_s:
+            _keep(outcome, arguments.kept, number, body, f"took {elapsed_s:.1f} s")
+    connection.close()
+
+
+def _post(connection: http.client.HTTPConnection, body: bytes, *, as_form: bool) -> tuple[int, dict[str, object]]:
+    headers = {"Content-Type": "application/octet-stream"}
+    if as_form:
+        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n\r\n'
+        body = head.encode() + body + f"\r\n--{_BOUNDARY}--\r\n".encode()
+    connection.request("POST", "/predict", body, headers)
+    response = connection.getresponse()
+    return response.status, json.loads(response.read())
+
+
+def _keep(outcome: Outcome, folder: Path, number: int, body: bytes, what: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"body-{number}"
+    path.write_bytes(body)
+    with outcome.lock:
+        outcome.failures.append(f"{path}: {what}")
+
+
+if __name__ == "__main__":
+    main()
