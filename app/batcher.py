@@ -1,6 +1,6 @@
-"""A bounded queue of items -> dynamic batches on several streams -> one future each. Knows no model, gets a callable.
+"""A bounded queue of items -> dynamic batches on several streams -> one future each. Knows no model, gets callables.
 
-submit (event loop) -> queue -> a free stream (thread) takes what is there -> run(batch) -> futures (event loop)
+submit (event loop) -> queue -> a free stream (thread): prepare what is there, run(batch) -> futures (event loop)
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from app.errors import DeadlineExceededError, OverloadedError
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
+
+# A stream that has prepared items for this long computes them, rather than let them wait for the next one.
+_MAX_PREPARATION_S: Final = 0.005
 
 
 class Answer(NamedTuple, Generic[Result]):
@@ -27,7 +31,7 @@ class Answer(NamedTuple, Generic[Result]):
 
     Attributes:
         result: of this item.
-        queue_s: seconds between submission and the start of its batch.
+        queue_s: seconds between submission and the start of its batch, less those of its own preparation.
         inference_s: seconds that its batch took.
         batch_size: how many items shared the batch.
     """
@@ -46,13 +50,22 @@ class _Entry(Generic[Item, Result]):
     submitted_at: float = field(default_factory=time.monotonic)
 
 
-class Batcher(Generic[Item, Result]):
+class _Ready(NamedTuple, Generic[Item, Prepared, Result]):
+    """An entry whose item is prepared."""
+
+    entry: _Entry[Item, Result]
+    prepared: Prepared
+    preparation_s: float
+
+
+class Batcher(Generic[Item, Prepared, Result]):
     """Groups items into batches while streams are busy, and never waits when one is idle (unless asked to).
 
     Every item submitted ends exactly once: an answer, an error, `DeadlineExceededError`, or its own cancellation.
 
     Args:
-        run: computes a batch: as many results as items, in order. Called from several threads at once.
+        prepare: makes an item ready for its batch, on the stream that takes it; one that fails does so alone.
+        run: computes a batch: as many results as items, in order. Called from several threads at once, as `prepare` is.
         streams: threads that call `run`.
         max_batch_size: most items in a batch.
         max_batch_delay_ms: how long a batch that is not full may wait for more.
@@ -61,13 +74,15 @@ class Batcher(Generic[Item, Result]):
 
     def __init__(
         self,
-        run: Callable[[Sequence[Item]], Sequence[Result]],
+        prepare: Callable[[Item], Prepared],
+        run: Callable[[Sequence[Prepared]], Sequence[Result]],
         *,
         streams: int,
         max_batch_size: int,
         max_queue_items: int,
         max_batch_delay_ms: float = 0.0,
     ) -> None:
+        self._prepare = prepare
         self._run = run
         self._max_batch_size = max_batch_size
         self._max_batch_delay_s = max_batch_delay_ms / 1000
@@ -91,15 +106,15 @@ class Batcher(Generic[Item, Result]):
         """Computes one item, in a batch with whatever else waits.
 
         Args:
-            item: what `run` takes.
-            deadline: of `time.monotonic`; an item whose time is up when its turn comes is not computed.
+            item: what `prepare` takes.
+            deadline: of `time.monotonic`; an item whose time is up when its turn comes costs nothing more.
 
         Raises:
             OverloadedError: the queue is full, or closed.
             DeadlineExceededError: the deadline passed before its turn came.
-            Exception: what `run` raised for this item on its own.
+            Exception: what `prepare` raised, or `run` for this item on its own.
         """
-        entry = _Entry(item, deadline, asyncio.get_running_loop().create_future())
+        entry: _Entry[Item, Result] = _Entry(item, deadline, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._closed or len(self._queue) >= self._max_queue_items:
                 raise OverloadedError("The inference queue is full.", retry_after_s=1)
@@ -119,8 +134,26 @@ class Batcher(Generic[Item, Result]):
         while batch := self._take():
             self._compute(batch)
 
-    def _take(self) -> list[_Entry[Item, Result]]:
-        """Waits for work; returns the entries of one batch whose time is not up, or nothing once closed and empty."""
+    def _take(self) -> list[_Ready[Item, Prepared, Result]]:
+        """Waits for work and prepares it; returns one batch, or nothing once closed and empty."""
+        while True:
+            entry, most = self._wait_for_first()
+            if entry is None:
+                return []
+            started_at = time.monotonic()
+            batch = []
+            while entry:
+                if ready := self._prepare_alone(entry):
+                    batch.append(ready)
+                most -= 1
+                late = time.monotonic() - started_at > _MAX_PREPARATION_S
+                entry = None if late or most == 0 else self._next()
+            # Preparing takes time, in which clients leave.
+            if batch := [ready for ready in batch if self._is_alive(ready.entry)]:
+                return batch
+
+    def _wait_for_first(self) -> tuple[_Entry[Item, Result] | None, int]:
+        """Returns the first entry of a batch, None once closed and empty; and how many entries to take at most."""
         with self._changed:
             self._idle_streams += 1
             try:
@@ -128,16 +161,18 @@ class Batcher(Generic[Item, Result]):
                     while not self._queue and not self._closed:
                         self._changed.wait()
                     if not self._queue:
-                        return []
+                        return None, 0
                     self._wait_for_more()
-                    # Idle streams share what waits: two half batches at once end sooner than one whole one.
-                    share = -(-len(self._queue) // self._idle_streams)
-                    count = min(self._max_batch_size, share)
-                    entries = [self._queue.popleft() for _ in range(count)]
-                    if alive := [entry for entry in entries if self._is_alive(entry)]:
-                        return alive
+                    if self._queue:  # another stream may have been quicker
+                        # Idle streams share what waits: two half batches at once end sooner than one whole one.
+                        share = -(-len(self._queue) // self._idle_streams)
+                        return self._queue.popleft(), min(self._max_batch_size, share)
             finally:
                 self._idle_streams -= 1
+
+    def _next(self) -> _Entry[Item, Result] | None:
+        with self._changed:
+            return self._queue.popleft() if self._queue else None
 
     def _wait_for_more(self) -> None:
         while self._max_batch_delay_s and not self._closed and 0 < len(self._queue) < self._max_batch_size:
@@ -154,27 +189,37 @@ class Batcher(Generic[Item, Result]):
             return False
         return True
 
-    def _compute(self, batch: list[_Entry[Item, Result]]) -> None:
+    def _prepare_alone(self, entry: _Entry[Item, Result]) -> _Ready[Item, Prepared, Result] | None:
+        if not self._is_alive(entry):
+            return None
         started_at = time.monotonic()
         try:
-            results = self._run([entry.item for entry in batch])
+            prepared = self._prepare(entry.item)
+        except Exception as error:
+            self._deliver([(entry, error)])
+            return None
+        return _Ready(entry, prepared, time.monotonic() - started_at)
+
+    def _compute(self, batch: list[_Ready[Item, Prepared, Result]]) -> None:
+        started_at = time.monotonic()
+        try:
+            results = self._run([ready.prepared for ready in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
         except Exception as error:
             if len(batch) == 1:
-                self._deliver([(batch[0], error)])
+                self._deliver([(batch[0].entry, error)])
                 return
             logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
-            for entry in batch:
-                self._compute([entry])
+            for ready in batch:
+                self._compute([ready])
             return
         inference_s = time.monotonic() - started_at
-        self._deliver(
-            [
-                (entry, Answer(result, started_at - entry.submitted_at, inference_s, len(batch)))
-                for entry, result in zip(batch, results, strict=True)
-            ]
-        )
+        outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]] = []
+        for (entry, _, preparation_s), result in zip(batch, results, strict=True):
+            queue_s = started_at - entry.submitted_at - preparation_s
+            outcomes.append((entry, Answer(result, queue_s, inference_s, len(batch))))
+        self._deliver(outcomes)
 
     def _deliver(self, outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
         try:

@@ -71,7 +71,12 @@ class EngineChoice:
 
 
 async def choose_engine(
-    artifact: Artifact, device: torch.device, settings: ModelSettings, *, decode_pool: Executor, max_queue_items: int
+    artifact: Artifact,
+    device: torch.device,
+    settings: ModelSettings,
+    *,
+    decode_pool: Executor | None,
+    max_queue_items: int,
 ) -> EngineChoice:
     """Builds, proves and measures the engines that the settings allow.
 
@@ -79,7 +84,7 @@ async def choose_engine(
         artifact: the model.
         device: where to compute.
         settings: engine, precision, streams and batching.
-        decode_pool: of the pipeline.
+        decode_pool: of the pipeline; None where its streams decode.
         max_queue_items: of the pipeline.
 
     Raises:

@@ -1,23 +1,27 @@
 """One image's way: decode -> resize -> batch -> probabilities. Decoding and inference never run on the event loop.
 
-classify: event loop -> decode pool: decode, resize and crop -> batcher: stream threads -> event loop
+classify: event loop -> batcher: a stream thread decodes, resizes, crops and infers -> event loop
+On a GPU, whose streams wait for it most of the time, threads of their own decode before the batcher.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
 from app.artifact import Artifact
 from app.batcher import Batcher
-from app.decode import DecodedImage, ImageLimits, decode
+from app.colour import Adjustment
+from app.decode import ImageLimits, decode
 from app.engine import Engine, Probabilities
 from app.errors import DeadlineExceededError
+from app.formats import ImageFormat
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
@@ -32,7 +36,10 @@ class Classification:
 
     Attributes:
         probabilities: `(C,)` float32.
-        image: what was decoded, and how.
+        format: that the image was recognised as.
+        width: in pixels, upright.
+        height: likewise.
+        adjustments: what was done to it.
         decode_s: seconds to decode, resize and crop.
         queue_s: seconds that it waited, for a decoder and for a stream.
         inference_s: seconds that its batch took.
@@ -40,11 +47,30 @@ class Classification:
     """
 
     probabilities: Probabilities
-    image: DecodedImage
+    format: ImageFormat
+    width: int
+    height: int
+    adjustments: tuple[Adjustment, ...]
     decode_s: float
     queue_s: float
     inference_s: float
     batch_size: int
+
+
+class _Encoded(NamedTuple):
+    content: bytes | bytearray
+    limits: ImageLimits
+
+
+class _Prepared(NamedTuple):
+    """An image as the engine takes it, and what is told of it; the pixels at full size are not kept."""
+
+    pixels: torch.Tensor  # uint8 (3, S, S), or (3, H, W) for a model without a split
+    format: ImageFormat
+    width: int
+    height: int
+    adjustments: tuple[Adjustment, ...]
+    decode_s: float
 
 
 class Pipeline:
@@ -55,7 +81,7 @@ class Pipeline:
         engine: computes it.
         settings: batching and limits.
         streams: batches computed at once.
-        decode_pool: threads that decode; shared by all models.
+        decode_pool: threads that decode, shared by all models; None where the streams do.
         max_queue_items: most images that wait for a stream.
     """
 
@@ -66,14 +92,16 @@ class Pipeline:
         settings: ModelSettings,
         *,
         streams: int,
-        decode_pool: Executor,
+        decode_pool: Executor | None,
         max_queue_items: int,
     ) -> None:
         self._artifact = artifact
         self._limits = settings.image_limits
+        self._engine = engine
         self._decode_pool = decode_pool
-        self._batcher: Batcher[torch.Tensor, Probabilities] = Batcher(
-            lambda images: list(engine(images)),
+        self._batcher: Batcher[_Encoded | _Prepared, _Prepared, tuple[_Prepared, Probabilities]] = Batcher(
+            self._prepare,
+            self._infer,
             streams=streams,
             max_batch_size=settings.max_batch_size,
             max_batch_delay_ms=settings.max_batch_delay_ms,
@@ -97,16 +125,20 @@ class Pipeline:
             app.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        loop = asyncio.get_running_loop()
-        image, pixels, decode_s = await loop.run_in_executor(
-            self._decode_pool, self._prepare, encoded, deadline, limits or self._limits
-        )
-        decode_wait_s = time.monotonic() - submitted_at - decode_s
-        answer = await self._batcher.submit(pixels, deadline=deadline)
+        image: _Encoded | _Prepared = _Encoded(encoded, limits or self._limits)
+        if self._decode_pool is not None:
+            loop = asyncio.get_running_loop()
+            image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, image, deadline)
+        decode_wait_s = time.monotonic() - submitted_at - image.decode_s if isinstance(image, _Prepared) else 0.0
+        answer = await self._batcher.submit(image, deadline=deadline)
+        prepared, probabilities = answer.result
         return Classification(
-            probabilities=answer.result,
-            image=image,
-            decode_s=decode_s,
+            probabilities=probabilities,
+            format=prepared.format,
+            width=prepared.width,
+            height=prepared.height,
+            adjustments=prepared.adjustments,
+            decode_s=prepared.decode_s,
             queue_s=decode_wait_s + answer.queue_s,
             inference_s=answer.inference_s,
             batch_size=answer.batch_size,
@@ -116,22 +148,31 @@ class Pipeline:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()
 
-    def _prepare(
-        self, encoded: bytes | bytearray, deadline: float, limits: ImageLimits
-    ) -> tuple[DecodedImage, torch.Tensor, float]:
-        """Runs in the decode pool.
-
-        Returns:
-            the image; its pixels, uint8 `(3, S, S)`, or `(3, H, W)` for a model without a split; and the seconds taken.
-        """
-        started_at = time.monotonic()
-        if started_at > deadline:
+    def _prepare_in_time(self, image: _Encoded | _Prepared, deadline: float) -> _Prepared:
+        if time.monotonic() > deadline:
             raise DeadlineExceededError("The request's time ran out before its image was decoded.")
+        return self._prepare(image)
+
+    def _prepare(self, image: _Encoded | _Prepared) -> _Prepared:
+        """Decodes, resizes and crops, unless that has been done."""
+        if isinstance(image, _Prepared):
+            return image
+        started_at = time.monotonic()
         resize_size, image_size = self._artifact.resize_size, self._artifact.image_size
         if resize_size is None or image_size is None:
-            image = decode(encoded, limits=limits)
-            pixels = image.to_tensor()
+            decoded = decode(image.content, limits=image.limits)
+            pixels = decoded.to_tensor()
         else:
-            image = decode(encoded, limits=limits, min_shorter_side=_MIN_DETAIL * resize_size)
-            pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
-        return image, pixels, time.monotonic() - started_at
+            decoded = decode(image.content, limits=image.limits, min_shorter_side=_MIN_DETAIL * resize_size)
+            pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size)
+        return _Prepared(
+            pixels,
+            decoded.format,
+            decoded.width,
+            decoded.height,
+            decoded.adjustments,
+            time.monotonic() - started_at,
+        )
+
+    def _infer(self, batch: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities]]:
+        return list(zip(batch, self._engine([image.pixels for image in batch]), strict=True))

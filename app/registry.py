@@ -89,7 +89,7 @@ class Registry:
         self._metrics = metrics
         self._max_queue_items = max_queue_items
         self._store = ModelStore(settings.model_store)
-        self._decode_pool = ThreadPoolExecutor(settings.decode_threads or usable_cores(), thread_name_prefix="decode")
+        self._decode_pool: ThreadPoolExecutor | None = None
 
     @property
     def served(self) -> list[ServedModel]:
@@ -152,11 +152,15 @@ class Registry:
         """Lets what waits finish, then ends all threads. Blocks."""
         for model in self.served:
             model.pipeline.close()
-        self._decode_pool.shutdown()
+        if self._decode_pool:
+            self._decode_pool.shutdown()
 
     async def _load(self, reference: str) -> ServedModel:
         artifact = await asyncio.to_thread(load_artifact, reference, self._store)
         device = resolve_device(self._settings.device)
+        decode_threads = self._settings.decode_threads or (0 if device.type == "cpu" else usable_cores())
+        if decode_threads and self._decode_pool is None:
+            self._decode_pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
         choice = await choose_engine(
             artifact,
             device,

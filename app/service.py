@@ -129,7 +129,7 @@ class Service:
             return FailedImage(error=problem_details("internal", detail, request_id))
 
     def _count(self, model: str, classification: Classification) -> None:
-        self.metrics.images.labels(model, classification.image.format).inc()
+        self.metrics.images.labels(model, classification.format).inc()
         self.metrics.decode_seconds.labels(model).observe(classification.decode_s)
         self.metrics.queue_seconds.labels(model).observe(classification.queue_s)
         self.metrics.inference_seconds.labels(model).observe(classification.inference_s)
@@ -153,9 +153,11 @@ def top_classes(classification: Classification, class_names: tuple[str, ...], to
 
 def describe_image(classification: Classification) -> ImageDescription:
     """Returns what is told about the image itself."""
-    image = classification.image
     return ImageDescription(
-        format=image.format, width=image.width, height=image.height, adjustments=list(image.adjustments)
+        format=classification.format,
+        width=classification.width,
+        height=classification.height,
+        adjustments=list(classification.adjustments),
     )
 
 

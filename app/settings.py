@@ -55,7 +55,10 @@ class ModelSettings(StoreSettings):
     )
     threads_per_stream: int = Field(default=1, ge=1, le=256, description="CPU threads that compute one batch")
     decode_threads: int = Field(
-        default=0, ge=0, le=256, description="Images decoded at once; 0: one for each usable core"
+        default=0,
+        ge=0,
+        le=256,
+        description="Threads that only decode; 0: none on a CPU, whose streams decode, or one for each core on a GPU",
     )
     max_batch_size: int = Field(default=8, ge=1, le=1024, description="Most images in one batch")
     max_batch_delay_ms: float = Field(

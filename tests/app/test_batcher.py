@@ -39,15 +39,16 @@ async def entered(doubler: Doubler) -> None:
     assert await asyncio.to_thread(doubler.entered.acquire, timeout=30)
 
 
-def submit(batcher: Batcher[int, int], item: int, deadline: float = math.inf) -> asyncio.Task[Answer[int]]:
+def submit(batcher: Batcher[int, int, int], item: int, deadline: float = math.inf) -> asyncio.Task[Answer[int]]:
     """Submits an item from a task of its own."""
     return asyncio.create_task(batcher.submit(item, deadline=deadline))
 
 
 def make(doubler: Doubler, *, streams: int = 1, max_batch_size: int = 4, max_queue_items: int = 100,
-         max_batch_delay_ms: float = 0) -> Batcher[int, int]:  # fmt: skip
+         max_batch_delay_ms: float = 0) -> Batcher[int, int, int]:  # fmt: skip
     """Returns a batcher over a doubler."""
     return Batcher(
+        lambda item: item,
         doubler,
         streams=streams,
         max_batch_size=max_batch_size,
@@ -56,7 +57,7 @@ def make(doubler: Doubler, *, streams: int = 1, max_batch_size: int = 4, max_que
     )
 
 
-async def blocked(doubler: Doubler, batcher: Batcher[int, int]) -> asyncio.Task[Answer[int]]:
+async def blocked(doubler: Doubler, batcher: Batcher[int, int, int]) -> asyncio.Task[Answer[int]]:
     """Occupies the only stream with an item of its own."""
     doubler.gate.clear()
     task = submit(batcher, 0)
@@ -197,7 +198,9 @@ async def test_batch_waits_for_more_when_asked_to() -> None:
 
 
 async def test_wrong_number_of_results_is_an_error_not_a_mix_up() -> None:
-    batcher: Batcher[int, int] = Batcher(lambda items: [1, 2, 3], streams=1, max_batch_size=1, max_queue_items=9)
+    batcher: Batcher[int, int, int] = Batcher(
+        lambda item: item, lambda items: [1, 2, 3], streams=1, max_batch_size=1, max_queue_items=9
+    )
     with pytest.raises(RuntimeError, match="3 results for a batch of 1"):
         await batcher.submit(1, deadline=math.inf)
     batcher.close()
@@ -211,3 +214,45 @@ async def test_thousand_items_on_four_streams_all_end_once() -> None:
 
     assert [answer.result for answer in answers] == [2 * item for item in range(1000)]
     assert sorted(item for batch in doubler.batches for item in batch) == list(range(1000))
+
+
+async def test_item_that_cannot_be_prepared_fails_alone_and_is_never_computed() -> None:
+    doubler = Doubler()
+
+    def prepare(item: int) -> int:
+        if item == 2:
+            raise ValueError("cannot be prepared")
+        return item * 10
+
+    batcher: Batcher[int, int, int] = Batcher(prepare, doubler, streams=1, max_batch_size=4, max_queue_items=9)
+    first = await blocked(doubler, batcher)
+    tasks = [submit(batcher, item) for item in (1, 2, 3)]
+    await asyncio.sleep(0)
+    doubler.gate.set()
+    outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
+    batcher.close()
+
+    assert [outcome.result if isinstance(outcome, Answer) else str(outcome) for outcome in outcomes] == [
+        0, 20, "cannot be prepared", 60,
+    ]  # fmt: skip
+    assert doubler.batches == [[0], [10, 30]]
+
+
+async def test_item_whose_client_leaves_while_it_is_prepared_is_not_computed() -> None:
+    doubler, preparing, may_go_on = Doubler(), threading.Event(), threading.Event()
+
+    def prepare(item: int) -> int:
+        preparing.set()
+        assert may_go_on.wait(30)
+        return item
+
+    batcher: Batcher[int, int, int] = Batcher(prepare, doubler, streams=1, max_batch_size=4, max_queue_items=9)
+    task = submit(batcher, 1)
+    assert await asyncio.to_thread(preparing.wait, 30)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    may_go_on.set()
+    assert (await batcher.submit(2, deadline=math.inf)).result == 4
+    batcher.close()
+
+    assert doubler.batches == [[2]]
