@@ -37,7 +37,7 @@ class Server:
     """A server that can be measured.
 
     Attributes:
-        name: as the tables say it.
+        name: as the tables say it; of a peer, that of its folder.
         command: of a port.
         path: what images are POSTed to.
         field: of the multipart form; None where the image is the body.
@@ -51,6 +51,11 @@ class Server:
     field: str | None
     kind: str = "peer"
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of `benchmarks/peers` that has its requirements."""
+        return self.name.removesuffix("_openvino")
 
 
 @dataclass
@@ -213,8 +218,8 @@ def _marked(marker: str) -> Iterator[psutil.Process]:
             continue
 
 
-def _script(peer: str, *arguments: str) -> Callable[[int], list[str]]:
-    script = str(PEERS / peer / "server.py")
+def _script(peer: str, *arguments: str, script_name: str = "server.py") -> Callable[[int], list[str]]:
+    script = str(PEERS / peer / script_name)
     return lambda port: [str(python_of(peer)), script, *arguments, str(port)]
 
 
@@ -235,7 +240,12 @@ _PEERS = {
             "/predict",
             "file",
         ),
-        Server("mosec", _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--port"), "/inference", None),
+        Server(
+            "mosec",
+            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--port"),
+            "/inference",
+            None,
+        ),
         Server("litserve", _script("litserve"), "/predict", "file"),
         Server(
             "bentoml",
@@ -247,5 +257,12 @@ _PEERS = {
         ),
         Server("ray_serve", _script("ray_serve"), "/", None),
         Server("torchserve", _script("torchserve"), "/predictions/model", None),
+        Server(
+            "mosec_openvino",
+            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--port", script_name="expert.py"),
+            "/inference",
+            None,
+            "expert",
+        ),
     )
 }  # fmt: skip

@@ -14,7 +14,7 @@ from classify import CORES, MAX_BATCH_SIZE
 
 _HERE = Path(__file__).resolve().parent
 _BIN = Path(sys.executable).parent
-_MODELS = """{"model": {"1.0": {"defaultVersion": true, "marName": "model.mar", "minWorkers": %d, "maxWorkers": %d,
+_MODELS = """{"model": {"1.0": {"defaultVersion": true, "marName": "model", "minWorkers": %d, "maxWorkers": %d,
 "batchSize": %d, "maxBatchDelay": 10, "responseTimeout": 120}}}"""
 
 
@@ -24,7 +24,7 @@ def main(port: int) -> None:
         [
             _BIN / "torch-model-archiver", "--model-name", "model", "--version", "1.0", "--force", "--archive-format",
             "no-archive", "--serialized-file", os.environ["MODEL"], "--handler", _HERE / "handler.py",
-            "--extra-files", _HERE.parent / "classify.py", "--export-path", ".",
+            "--extra-files", _HERE.parent / "classify.py", "--export-path", Path.cwd(),
         ],
         check=True,
     )  # fmt: skip
@@ -37,12 +37,12 @@ def main(port: int) -> None:
         f"grpc_management_port={port + 4}\n"
         "load_models=model\n"
         "disable_system_metrics=true\n"
-        f"models={models.replace('model.mar', 'model')}\n",
+        f"models={models}\n",
         encoding="utf-8",
     )
     server = [
         "torchserve", "--start", "--foreground", "--no-config-snapshots", "--disable-token-auth",
-        "--model-store", ".", "--ts-config", "config.properties",
+        "--model-store", str(Path.cwd()), "--ts-config", "config.properties",
     ]  # fmt: skip
     os.execv(_BIN / "torchserve", server)
 
