@@ -55,11 +55,13 @@ def main() -> None:
             # Another starts each round, so that none always follows the same one.
             shift = round_number % len(everyone)
             for server in everyone[shift:] + everyone[:shift]:
-                _measure(server, of_model, images, arguments.seconds, results)
+                _measure(server, of_model, images, arguments.seconds, arguments.port, results)
     if arguments.open_loop and results.rate(_OPEN_LOOP_WORKLOAD, OURS):
-        _measure_open_loop([ours(STORE)("imagenet"), *servers], images, arguments.seconds, results)
+        everyone = [ours(STORE)("imagenet"), *servers]
+        _measure_open_loop(everyone, images["photo-640x480.jpg"], arguments.seconds, arguments.port, results)
     if arguments.memory_requests:
-        _measure_memory(ours(STORE)("imagenet"), images["photo-640x480.jpg"], arguments.memory_requests, results)
+        image, count = images["photo-640x480.jpg"], arguments.memory_requests
+        _measure_memory(ours(STORE)("imagenet"), image, count, arguments.port, results)
     arguments.output.mkdir(parents=True, exist_ok=True)
     results.write(arguments.output / "results.json")
     plots.throughput(results, workloads, arguments.output / "throughput.svg")
@@ -78,6 +80,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workloads", nargs="+", default=names, choices=names)
     parser.add_argument("--open-loop", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--memory-requests", type=int, default=10_000, help="0 leaves the memory out")
+    parser.add_argument("--port", type=int, default=8310, help="and the four above it, which TorchServe takes")
     parser.add_argument("--output", type=Path, default=Path("benchmarks"), help="folder of results.md and the plots")
     return parser.parse_args()
 
@@ -94,7 +97,7 @@ def _installed(server: Server, results: Results) -> bool:
 
 
 def _measure(
-    server: Server, workloads: list[Workload], images: dict[str, Path], seconds: float, results: Results
+    server: Server, workloads: list[Workload], images: dict[str, Path], seconds: float, port: int, results: Results
 ) -> None:
     """Starts a server once for all workloads of its model."""
     precision = "bfloat16" if server.name == OURS_BF16 else "float32"
@@ -103,7 +106,7 @@ def _measure(
         return
     model = mine[0].model
     try:
-        with running(server, model_file(STORE, model), images[mine[0].image], LOGS) as state:
+        with running(server, model_file(STORE, model), images[mine[0].image], LOGS, port) as state:
             if model == "imagenet":
                 results.ready_s[server.name].append(state.ready_s)
             for workload in mine:
@@ -148,13 +151,12 @@ def _ceiling(workload: Workload, image: Path, seconds: float) -> Ceiling:
     return ceiling
 
 
-def _measure_open_loop(servers: list[Server], images: dict[str, Path], seconds: float, results: Results) -> None:
+def _measure_open_loop(servers: list[Server], image: Path, seconds: float, port: int, results: Results) -> None:
     our_rate = results.rate(_OPEN_LOOP_WORKLOAD, OURS)
     assert our_rate is not None
-    image = images["photo-640x480.jpg"]
     for server in servers:
         try:
-            with running(server, model_file(STORE, "imagenet"), image, LOGS) as state:
+            with running(server, model_file(STORE, "imagenet"), image, LOGS, port) as state:
                 upload = upload_of(image, server)
                 drivers.send(state.url, upload, count=20, connections=4)  # warm-up
                 for share in _SHARES_OF_OUR_RATE:
@@ -172,9 +174,9 @@ def _measure_open_loop(servers: list[Server], images: dict[str, Path], seconds: 
             print(f"{server.name:16s} {error}", flush=True)
 
 
-def _measure_memory(server: Server, image: Path, last_count: int, results: Results) -> None:
+def _measure_memory(server: Server, image: Path, last_count: int, port: int, results: Results) -> None:
     first_count = last_count // 10
-    with running(server, model_file(STORE, "imagenet"), image, LOGS) as state:
+    with running(server, model_file(STORE, "imagenet"), image, LOGS, port) as state:
         upload = upload_of(image, server)
         drivers.send(state.url, upload, count=first_count, connections=16)
         first_bytes = statistics.median(state.rss_bytes() for _ in range(3))

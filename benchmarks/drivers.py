@@ -3,8 +3,8 @@
 closed loop: so many connections, each sends when it has its answer -> requests/s, latency
 open loop: so many requests a second, whatever the server does -> latency from the time when each was due
 
-A closed loop hides what a slow server does to those who would have asked meanwhile ("coordinated omission"); only an open
-loop shows it. wrk2, which does that too, is in no package registry here.
+A closed loop hides what a slow server does to those who would have asked meanwhile ("coordinated omission"); only an
+open loop shows it. wrk2, which has one, is packaged neither by Debian nor for Python.
 """
 
 from __future__ import annotations

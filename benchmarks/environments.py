@@ -2,8 +2,8 @@
 
 benchmarks/peers/<peer>/requirements.txt -> .bench/venv/<peer>, made once
 
-torch takes 5 GB a copy in its CUDA build, so that the environments share the project's by a path file, as the Makefile's
-importer does.
+torch takes 5 GB a copy in its CUDA build, so that the environments share the project's by a path file, as the
+Makefile's importer does.
 """
 
 from __future__ import annotations

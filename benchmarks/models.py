@@ -3,7 +3,7 @@
 python -m benchmarks.models STORE
 
 imagenet    EfficientNet-Lite0 with its ImageNet weights, as `make serve` imports it
-resnet50    torchvision's ResNet-50 with random weights: pretrained ones are in no package registry, and speed is the same
+resnet50    torchvision's ResNet-50 with random weights: no package has trained ones, and speed does not depend on them
 simple-cnn  the 3-block network that training teaches with, 32 x 32, random weights
 """
 
@@ -48,9 +48,7 @@ def _resnet50(store: Path) -> None:
     from torchvision.models import ResNet50_Weights, resnet50
 
     names = ResNet50_Weights.IMAGENET1K_V2.meta["categories"]
-    predictor = Predictor(
-        resnet50(), names, image_size=224, resize_size=256, mean=IMAGENET_MEAN, std=IMAGENET_STD
-    )
+    predictor = Predictor(resnet50(), names, image_size=224, resize_size=256, mean=IMAGENET_MEAN, std=IMAGENET_STD)
     _export(predictor, store, "resnet50")
 
 

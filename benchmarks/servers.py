@@ -22,7 +22,6 @@ import psutil
 
 from benchmarks.environments import PEERS, python_of
 
-PORT = 8310  # and the four above it, which TorchServe takes
 _READY_TIMEOUT_S = 90
 _STOP_TIMEOUT_S = 20
 _RUN_MARKER = "BENCHMARK_RUN"  # in the environment of a server and of all that it starts, wherever they reparent to
@@ -40,7 +39,7 @@ class Server:
         name: as the tables say it; of a peer, that of its folder.
         command: of a port.
         path: what images are POSTed to.
-        field: of the multipart form; None where the image is the body.
+        form_field: of the multipart form; None where the image is the body.
         environment: added to ours.
         kind: `ours`; `peer`: configured as its documentation says; `expert`: with the engine that we have.
     """
@@ -48,7 +47,7 @@ class Server:
     name: str
     command: Callable[[int], list[str]]
     path: str
-    field: str | None
+    form_field: str | None
     kind: str = "peer"
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -96,9 +95,9 @@ class Upload:
 def upload_of(image: Path, server: Server) -> Upload:
     """Returns the request that a server takes an image in."""
     encoded = image.read_bytes()
-    if server.field is None:
+    if server.form_field is None:
         return Upload("application/octet-stream", encoded)
-    head = f'--boundary\r\nContent-Disposition: form-data; name="{server.field}"; filename="{image.name}"\r\n'
+    head = f'--boundary\r\nContent-Disposition: form-data; name="{server.form_field}"; filename="{image.name}"\r\n'
     head += f"Content-Type: image/{'png' if image.suffix == '.png' else 'jpeg'}\r\n\r\n"
     return Upload("multipart/form-data; boundary=boundary", head.encode() + encoded + b"\r\n--boundary--\r\n")
 
@@ -127,8 +126,13 @@ def peer_names() -> list[str]:
     return list(_PEERS)
 
 
+def peer_kind(name: str) -> str | None:
+    """Returns the kind of the peer of that name; None if it is no peer."""
+    return _PEERS[name].kind if name in _PEERS else None
+
+
 @contextmanager
-def running(server: Server, model: Path, image: Path, folder: Path) -> Iterator[Running]:
+def running(server: Server, model: Path, image: Path, folder: Path, port: int) -> Iterator[Running]:
     """Runs a server until the block ends.
 
     Args:
@@ -136,6 +140,7 @@ def running(server: Server, model: Path, image: Path, folder: Path) -> Iterator[
         model: the TorchScript file that peers load; a `model.onnx` lies beside it.
         image: sent until the first answer.
         folder: of its log and what it may write.
+        port: to listen on; TorchServe takes the four above it too.
 
     Raises:
         ServerError: it ends, or does not answer in time.
@@ -152,9 +157,9 @@ def running(server: Server, model: Path, image: Path, folder: Path) -> Iterator[
     started_at = time.monotonic()
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            server.command(PORT), cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT
+            server.command(port), cwd=folder, env=environment, stdout=stream, stderr=subprocess.STDOUT
         )
-    state = Running(server, f"http://127.0.0.1:{PORT}{server.path}", 0.0, marker)
+    state = Running(server, f"http://127.0.0.1:{port}{server.path}", 0.0, marker)
     try:
         _wait_until_it_answers(process, state.url, upload_of(image, server), log)
         state.ready_s = time.monotonic() - started_at

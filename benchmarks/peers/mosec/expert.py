@@ -1,4 +1,4 @@
-"""mosec as an expert would build it for a CPU: OpenVINO, Pillow at DCT scale, one stage, so that no pixels change process.
+"""mosec as an expert would build it for a CPU: OpenVINO, Pillow at DCT scale, one stage, so that no pixels travel.
 
 A process for each core takes images from bytes to probabilities in one thread, in batches of what waits.
 
