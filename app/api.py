@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Path, Query, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from app.direct_route import DirectRoute
 from app.engine_choice import Candidate
 from app.errors import InvalidParameterError
 from app.golden import GoldenCheck
@@ -77,7 +78,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
         with service.admit():
             encoded = await within(deadline, read_image(request, max_body_bytes=settings.max_body_bytes))
             work = service.classify(model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
-            answer = await within(deadline, unless_disconnected(request, work))
+            answer = await unless_disconnected(request, work, deadline=deadline)
         prediction = Prediction(
             model=model.artifact.name,
             version=model.artifact.version,
@@ -90,9 +91,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
         # OpenAPI wants one operation id for each method, so that one handler is registered twice.
         def register(handler: Handler) -> Handler:
             for method in ("POST", "PUT"):
-                app.add_api_route(
+                app.router.add_api_route(
                     path,
                     handler,
+                    route_class_override=DirectRoute,
                     methods=[method],
                     operation_id=f"{handler.__name__}_{method.lower()}",
                     summary=summary,
@@ -144,7 +146,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
             )
             images = await within(deadline, reading)
             with service.admit(len(images) - 1):
-                results = await within(deadline, unless_disconnected(request, classify_all(images)))
+                results = await unless_disconnected(request, classify_all(images), deadline=deadline)
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
         return Response(answer.model_dump_json(), media_type="application/json")
 

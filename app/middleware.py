@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import secrets
 import time
-import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -41,7 +41,7 @@ class RequestMiddleware:
             return
         started_at = time.monotonic()
         given_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(16)
         timings = Timings()
         state = scope.setdefault("state", {})
         state.update(request_id=request_id, timings=timings, started_at=started_at)
