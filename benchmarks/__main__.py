@@ -42,6 +42,7 @@ def main() -> None:
         seconds=arguments.seconds,
         versions={},
     )
+    arguments.output.mkdir(parents=True, exist_ok=True)
     publish_missing(STORE)
     images = write_missing(IMAGES)
     servers = [server for server in peers(names) if _installed(server, results)]
@@ -56,13 +57,13 @@ def main() -> None:
             shift = round_number % len(everyone)
             for server in everyone[shift:] + everyone[:shift]:
                 _measure(server, of_model, images, arguments.seconds, arguments.port, results)
+        results.write(arguments.output / "results.json")  # what there is, should the run be cut short
     if arguments.open_loop and results.rate(_OPEN_LOOP_WORKLOAD, OURS):
         everyone = [ours(STORE)("imagenet"), *servers]
         _measure_open_loop(everyone, images["photo-640x480.jpg"], arguments.seconds, arguments.port, results)
     if arguments.memory_requests:
         image, count = images["photo-640x480.jpg"], arguments.memory_requests
         _measure_memory(ours(STORE)("imagenet"), image, count, arguments.port, results)
-    arguments.output.mkdir(parents=True, exist_ok=True)
     results.write(arguments.output / "results.json")
     plots.throughput(results, workloads, arguments.output / "throughput.svg")
     if results.offered:

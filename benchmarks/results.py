@@ -9,7 +9,7 @@ import json
 import math
 import statistics
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 
 from benchmarks.ceiling import Ceiling
@@ -65,7 +65,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Writes `results.json`."""
-        path.write_text(json.dumps(_finite(asdict(self)), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json.dumps(_plain(self), indent=1) + "\n", encoding="utf-8")
 
     def rate(self, workload: str, server: str) -> float | None:
         """Returns the median requests/s; None if it was not measured."""
@@ -96,10 +96,12 @@ class Results:
         return statistics.median(each.latency_ms for each in rounds) if rounds else None
 
 
-def _finite(value: object) -> object:
-    """JSON knows no infinity: a server that answered nothing has no latency."""
+def _plain(value: object) -> object:
+    """Makes JSON's types of everything. It knows no infinity: a server that answered nothing has no latency."""
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
