@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.results import Results
-from benchmarks.workloads import Workload
+from benchmarks.workloads import Workload, compared_runs
 
 _OURS, _EXPERT, _PEER, _CEILING = "#1b6ca8", "#e08e2b", "#9aa5b1", "#444444"
 _PALETTE = ("#1b6ca8", "#e08e2b", "#7b5ea7", "#3d9970", "#c0504d", "#8c6d31", "#5b9bd5", "#777777")
@@ -52,17 +52,18 @@ def latency_against_load(results: Results, path: Path) -> None:
         axes.set_xlabel("requests offered a second, evenly spaced")
         axes.grid(alpha=0.3, which="both")
     panels[0].set_ylabel("latency from the intended send time, ms")
-    panels[0].legend()
+    panels[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     figure.suptitle("640x480 JPEG, EfficientNet-Lite0, open loop; a line ends where its server cannot follow")
     figure.tight_layout()
     _save(figure, path)
 
 
 def _bars(axes: Axes, results: Results, workload: Workload) -> None:
-    loads = results.loads[workload.name]
-    names = sorted(loads, key=lambda name: results.rate(workload.name, name) or 0.0)
-    rates = [results.rate(workload.name, name) or 0.0 for name in names]
-    spreads = [results.spread(workload.name, name) for name in names]
+    runs = [(run.name, name) for run in compared_runs(workload) for name in results.loads[run.name]]
+    runs.sort(key=lambda run: results.rate(*run) or 0.0)
+    names = [name for _, name in runs]
+    rates = [results.rate(*run) or 0.0 for run in runs]
+    spreads = [results.spread(*run) for run in runs]
     below = [rate - lowest for rate, (lowest, _) in zip(rates, spreads, strict=True)]
     above = [highest - rate for rate, (_, highest) in zip(rates, spreads, strict=True)]
     axes.barh(names, rates, xerr=(below, above), color=[_colour(name) for name in names], ecolor="#222222", capsize=3)

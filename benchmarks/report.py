@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.results import Results
 from benchmarks.servers import peer_kind
-from benchmarks.workloads import MAX_MEMORY_GROWTH, MAX_P99_TO_P50, MAX_READY_S, WORKLOADS, Workload
+from benchmarks.workloads import MAX_MEMORY_GROWTH, MAX_P99_TO_P50, MAX_READY_S, Workload, compared_runs
 
 _OURS, _OURS_BF16 = "ours", "ours_bf16"
 
@@ -170,9 +170,7 @@ def _workload(results: Results, workload: Workload) -> Iterator[str]:
     servers = results.loads.get(workload.name)
     if not servers:
         return
-    compared = [(workload.name, name) for name in servers]
-    if not workload.with_peers:
-        compared += [(other.name, name) for other in _same_load(workload) for name in results.loads[other.name]]
+    compared = [(run.name, name) for run in compared_runs(workload) for name in results.loads[run.name]]
     compared.sort(key=lambda each: -(results.rate(*each) or 0.0))
     peer = _best_peer(results, workload)
     peer_rate = results.rate(*peer) if peer else None
@@ -237,18 +235,8 @@ def _our_name(workload: Workload) -> str:
     return _OURS if workload.with_peers else _OURS_BF16
 
 
-def _same_load(workload: Workload) -> list[Workload]:
-    """Returns the same load in float32, which peers run."""
-    return [
-        other
-        for other in WORKLOADS
-        if other.with_peers
-        and (other.model, other.image, other.connections) == (workload.model, workload.image, workload.connections)
-    ]
-
-
 def _best_peer(results: Results, workload: Workload) -> tuple[str, str] | None:
     """Returns the workload and the name of the peer with the most requests/s."""
-    names = [workload.name] if workload.with_peers else [other.name for other in _same_load(workload)]
-    found = [(name, server) for name in names for server in results.loads.get(name, {}) if peer_kind(server) == "peer"]
+    names = [run.name for run in compared_runs(workload)]
+    found = [(name, server) for name in names for server in results.loads[name] if peer_kind(server) == "peer"]
     return max(found, key=lambda each: results.rate(*each) or 0.0, default=None)

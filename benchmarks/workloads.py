@@ -68,3 +68,14 @@ WORKLOADS = (
 MAX_P99_TO_P50 = 3.0
 MAX_READY_S = 6.0
 MAX_MEMORY_GROWTH = 1.05
+
+
+def compared_runs(workload: Workload) -> list[Workload]:
+    """Returns the workload, and of one that only we run also the same load in float32, which peers run."""
+    load = (workload.model, workload.image, workload.connections)
+    return [
+        other
+        for other in WORKLOADS
+        if other == workload
+        or (not workload.with_peers and other.with_peers and (other.model, other.image, other.connections) == load)
+    ]
