@@ -10,6 +10,7 @@ open loop shows it. wrk2, which has one, is packaged neither by Debian nor for P
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import subprocess
 import tempfile
@@ -21,9 +22,8 @@ import aiohttp
 
 from benchmarks.servers import Upload
 
-_WARM_UP_S = 1
 _TIMEOUT_S = 30
-_OPEN_LOOP_TIMEOUT_S = 10.0
+_OPEN_LOOP_TIMEOUT_S = 10
 _SCRIPT = """
 local body = io.open(os.getenv("BODY"), "rb")
 wrk.method = "POST"
@@ -59,20 +59,28 @@ class Load:
 
 
 def closed_loop(url: str, upload: Upload, *, connections: int, seconds: float) -> Load:
-    """Measures with wrk, after a short warm-up.
+    """Measures with wrk, after a warm-up whose last answer is waited for: nothing that was abandoned is still computed.
+
+    Args:
+        url: to POST to.
+        upload: what.
+        connections: each sends when it has its answer.
+        seconds: to measure; of a slow server as long as two answers on each connection take.
 
     Raises:
         LoadError: a request failed.
     """
+    started_at = time.perf_counter()
+    send(url, upload, count=connections, connections=connections)
+    seconds = max(seconds, 2 * (time.perf_counter() - started_at))
     with tempfile.TemporaryDirectory() as folder:
         script, body = Path(folder) / "post.lua", Path(folder) / "body"
         script.write_text(_SCRIPT, encoding="ascii")
         body.write_bytes(upload.body)
         environment = os.environ | {"BODY": str(body), "CONTENT_TYPE": upload.content_type}
         wrk = ["wrk", "-t1", f"-c{connections}", "--timeout", f"{_TIMEOUT_S}s", "-s", str(script), url]
-        subprocess.run([*wrk, f"-d{_WARM_UP_S}s"], env=environment, check=True, capture_output=True)
         output = subprocess.run(
-            [*wrk, f"-d{max(1, round(seconds))}s"], env=environment, check=True, capture_output=True, text=True
+            [*wrk, f"-d{max(1, math.ceil(seconds))}s"], env=environment, check=True, capture_output=True, text=True
         ).stdout
     fields = next(line for line in output.splitlines() if line.startswith("RESULT")).split()[1:]
     requests, duration_us, p50_us, p99_us, refused, broken = map(float, fields)
@@ -106,7 +114,7 @@ async def _send(url: str, upload: Upload, count: int, connections: int) -> int:
         for _ in remaining:
             failed += not await _ask(session, url, upload)
 
-    async with _session() as session:
+    async with _session(_TIMEOUT_S) as session:
         await asyncio.gather(*(connection(session) for _ in range(connections)))
     return failed
 
@@ -123,7 +131,7 @@ async def _open_loop(url: str, upload: Upload, requests_per_s: float, seconds: f
             failed += 1
 
     count = max(1, round(requests_per_s * seconds))
-    async with _session() as session:
+    async with _session(_OPEN_LOOP_TIMEOUT_S) as session:
         started_at = time.perf_counter()
         open_requests = []
         for number in range(count):
@@ -139,10 +147,10 @@ async def _open_loop(url: str, upload: Upload, requests_per_s: float, seconds: f
     return Load(len(latencies_s) / max(took_s, seconds), p50 * 1e3, p99 * 1e3, failed / count)
 
 
-def _session() -> aiohttp.ClientSession:
+def _session(timeout_s: int) -> aiohttp.ClientSession:
     # A request that finds no free connection opens another: none waits for the answer of another.
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=_OPEN_LOOP_TIMEOUT_S)
+        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=timeout_s)
     )
 
 
