@@ -247,7 +247,7 @@ _PEERS = {
         ),
         Server(
             "mosec",
-            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--port"),
+            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--timeout", "30000", "--port"),
             "/inference",
             None,
         ),
@@ -264,7 +264,7 @@ _PEERS = {
         Server("torchserve", _script("torchserve"), "/predictions/model", None),
         Server(
             "mosec_openvino",
-            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--port", script_name="expert.py"),
+            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--timeout", "30000", "--port", script_name="expert.py"),
             "/inference",
             None,
             "expert",
