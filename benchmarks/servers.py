@@ -235,6 +235,7 @@ def _module(peer: str, module: str, *arguments: str) -> Callable[[int], list[str
     return command
 
 
+_MOSEC_OPTIONS = ("--address", "127.0.0.1", "--log-level", "warning", "--timeout", "30000", "--port")
 _PEERS = {
     server.name: server
     for server in (
@@ -247,7 +248,7 @@ _PEERS = {
         ),
         Server(
             "mosec",
-            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--timeout", "30000", "--port"),
+            _script("mosec", *_MOSEC_OPTIONS),
             "/inference",
             None,
         ),
@@ -264,7 +265,7 @@ _PEERS = {
         Server("torchserve", _script("torchserve"), "/predictions/model", None),
         Server(
             "mosec_openvino",
-            _script("mosec", "--address", "127.0.0.1", "--log-level", "warning", "--timeout", "30000", "--port", script_name="expert.py"),
+            _script("mosec", *_MOSEC_OPTIONS, script_name="expert.py"),
             "/inference",
             None,
             "expert",
