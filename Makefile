@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test lint audit format clean
+.PHONY: help serve train train-digits mlflow test lint audit format bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -49,8 +49,12 @@ format: $(VENV)/.development ## Put the code into the usual form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: $(VENV)/.development ## Measure the server and its peers side by side (BENCH=quick: one short round)
+	@command -v wrk >/dev/null || { echo "wrk is needed. On Debian and Ubuntu: sudo apt install wrk"; exit 1; }
+	@$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--rounds 1 --seconds 1 --memory-requests 500 --output .bench/quick,$(BENCH))
+
 clean: ## Remove what was installed and built; published models stay
-	rm -rf $(VENV) $(IMPORTER) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(IMPORTER) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \

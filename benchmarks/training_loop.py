@@ -55,7 +55,8 @@ def main() -> None:
         config = make_config(Path(folder), arguments.epochs + 1)
         trainer = make_trainer(config, pixels, labels)
         ordinary = OrdinaryRecipe(config, pixels[: arguments.images], labels[: arguments.images], arguments.workers)
-        ours_s, ordinary_s = [], []
+        ours_s: list[float] = []
+        ordinary_s: list[float] = []
         for epoch in range(arguments.epochs + 1):
             with timed(ours_s):
                 trainer.progress.epoch, trainer.progress.step = epoch, 0

@@ -1,6 +1,6 @@
-"""The usual tutorial server, to compare with: FastAPI, `UploadFile`, Pillow, torch; as a first search finds it.
+"""The usual tutorial server: FastAPI, `UploadFile`, Pillow, torch; as a first search finds it. Does without `classify`.
 
-MODEL=model_store/imagenet/1/model.pt uvicorn benchmarks.tutorial_server:app
+MODEL=model.pt uvicorn server:app
 """
 
 from __future__ import annotations
@@ -28,5 +28,9 @@ def predict(file: UploadFile) -> dict[str, object]:
     with torch.inference_mode():
         probabilities = model(pixels)[0]
     best = probabilities.topk(5)
-    names = [model.class_names[class_id] for class_id in best.indices.tolist()]
-    return {"predictions": list(zip(names, best.values.tolist(), strict=True))}
+    return {
+        "predictions": [
+            {"class_name": model.class_names[class_id], "probability": probability}
+            for class_id, probability in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+    }

@@ -1,0 +1,161 @@
+"""The in-process ceiling: decode, resize and classify on all cores, in one process, with no HTTP.
+
+python -m benchmarks.ceiling --store STORE --model imagenet --image photo.jpg
+
+Each thread takes an image from bytes to probabilities in a loop. Engines, streams, threads and batch sizes are tried
+briefly; the best is measured. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from app.artifact import Artifact, load_artifact
+from app.decode import decode
+from app.engine import Engine, Precision, TorchScriptEngine
+from app.openvino_engine import OpenVINOEngine
+from app.pipeline import MIN_DETAIL
+from app.resize import resize_and_crop
+from app.store import ModelStore
+
+_TRIAL_S = 0.4
+_BATCH_SIZES = (1, 4, 8)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine can do.
+
+    Attributes:
+        images_per_s: with the best setting, all cores busy.
+        setting: that one.
+        latency_ms: of one image at a time, with the setting that is best for that; the median.
+        latency_setting: that one.
+    """
+
+    images_per_s: float
+    setting: str
+    latency_ms: float
+    latency_setting: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    engine: Engine
+    streams: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.engine.name}, {self.streams} x {self.threads} threads"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    artifact = load_artifact(arguments.model, ModelStore(arguments.store))
+    encoded = arguments.image.read_bytes()
+    candidates = _candidates(artifact, arguments.precision)
+    print(json.dumps(asdict(measure(artifact, encoded, candidates, arguments.seconds))))
+
+
+def measure(artifact: Artifact, encoded: bytes, candidates: list[_Candidate], seconds: float) -> Ceiling:
+    """Tries the candidates with several batch sizes and measures the best; of latency likewise."""
+
+    def rate(setting: tuple[_Candidate, int], seconds: float) -> float:
+        candidate, batch_size = setting
+        return _rate(_step(artifact, candidate.engine, encoded, batch_size), candidate.streams, seconds) * batch_size
+
+    settings = list(itertools.product(candidates, _BATCH_SIZES))
+    best = max(settings, key=lambda setting: rate(setting, _TRIAL_S))
+    steps = {candidate: _step(artifact, candidate.engine, encoded, 1) for candidate in candidates}
+    quickest = min(candidates, key=lambda candidate: _latency_s(steps[candidate], _TRIAL_S))
+    return Ceiling(
+        images_per_s=rate(best, seconds),
+        setting=f"{best[0]}, batches of {best[1]}",
+        latency_ms=_latency_s(steps[quickest], seconds / 2) * 1e3,
+        latency_setting=str(quickest),
+    )
+
+
+def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
+    cores = len(os.sched_getaffinity(0))
+    candidates = []
+    for streams, threads in dict.fromkeys([(cores, 1), (1, cores)]):
+        twin = artifact.onnx_twin
+        assert twin is not None
+        openvino = OpenVINOEngine(
+            twin, class_count=len(artifact.class_names), precision=precision, streams=streams, threads=threads
+        )
+        candidates.append(_Candidate(openvino, streams, threads))
+    # The slower engine (docs/performance.md), in the layout that suits it best.
+    torchscript = TorchScriptEngine(artifact, torch.device("cpu"), precision=precision)
+    return [*candidates, _Candidate(torchscript, cores, 1)]
+
+
+def _step(artifact: Artifact, engine: Engine, encoded: bytes, batch_size: int) -> Callable[[], object]:
+    resize_size, image_size = artifact.resize_size, artifact.image_size
+    assert resize_size is not None
+    assert image_size is not None
+    min_shorter_side = math.ceil(MIN_DETAIL * resize_size)
+
+    def prepare() -> torch.Tensor:
+        image = decode(encoded, min_shorter_side=min_shorter_side)
+        return resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+
+    return lambda: engine([prepare() for _ in range(batch_size)])
+
+
+def _rate(step: Callable[[], object], streams: int, seconds: float) -> float:
+    """Returns the steps a second of so many threads."""
+    barrier = threading.Barrier(streams)
+    rates = [0.0] * streams
+
+    def stream(number: int) -> None:
+        step()
+        barrier.wait()
+        started_at, count = time.perf_counter(), 0
+        while count == 0 or time.perf_counter() < started_at + seconds:
+            step()
+            count += 1
+        rates[number] = count / (time.perf_counter() - started_at)
+
+    threads = [threading.Thread(target=stream, args=(number,)) for number in range(streams)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(rates)
+
+
+def _latency_s(step: Callable[[], object], seconds: float) -> float:
+    """Returns the median seconds of a step, one at a time."""
+    step()
+    latencies: list[float] = []
+    ends_at = time.perf_counter() + seconds
+    while not latencies or time.perf_counter() < ends_at:
+        started_at = time.perf_counter()
+        step()
+        latencies.append(time.perf_counter() - started_at)
+    return sorted(latencies)[len(latencies) // 2]
+
+
+if __name__ == "__main__":
+    main()
