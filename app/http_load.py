@@ -38,7 +38,8 @@ def own_server(settings: ModelSettings, *, start_timeout_s: float = 120) -> Iter
         LoadError: it ended, or was not ready in time; with the last lines of its log.
     """
     chosen = {name: getattr(settings, name) for name in ModelSettings.model_fields}
-    environment = os.environ | {f"PREDICTOR_{name.upper()}": str(value) for name, value in chosen.items()}
+    given = {f"PREDICTOR_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
+    environment = os.environ | given
     command = [sys.executable, "-m", "app", "serve", "--host", "127.0.0.1", "--port", "0"]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"

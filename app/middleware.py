@@ -6,7 +6,6 @@ import logging
 import re
 import secrets
 import time
-from urllib.parse import quote
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
@@ -75,7 +74,7 @@ class RequestMiddleware:
         except ClientDisconnect:
             status = _CLIENT_CLOSED_REQUEST
         except Exception:
-            logger.exception("Request %s (%s %s) failed.", request_id, scope["method"], quote(scope["path"]))
+            logger.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
             if status:  # too late for another answer: the connection breaks, and the client knows
                 raise
             state["error_code"] = "internal"
@@ -93,7 +92,7 @@ class RequestMiddleware:
             request_fields.reset(context)
 
     def _log(self, scope: Scope, route: str, status: int, duration_ms: float) -> None:
-        method, path, state = scope["method"], quote(scope["path"]), scope["state"]
+        method, path, state = scope["method"], scope["path"], scope["state"]
         fields = {
             "method": method,
             "path": path,

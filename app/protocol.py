@@ -23,6 +23,7 @@ from app.connections import Connections, usable_connections
 from app.metrics import Metrics
 from app.problems import MEDIA_TYPE, problem_details
 from app.settings import Settings
+from app.transport import JoiningTransport
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
@@ -71,7 +72,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection in, or says that there are too many."""
-        super().connection_made(transport)
+        super().connection_made(JoiningTransport(transport, self.loop))  # type: ignore[arg-type] # what uvicorn uses of one
         if self._connections.enter(self):
             # uvicorn's own timer, which it starts only after a first answer.
             self.timeout_keep_alive_task = self.loop.call_later(

@@ -25,6 +25,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.damage import ProcessTree, damaged, real_images
@@ -165,7 +166,7 @@ def _send_all(url: str, images: list[bytes], outcome: Outcome, arguments: argpar
     connection.close()
 
 
-def _post(connection: http.client.HTTPConnection, body: bytes, *, as_form: bool) -> tuple[int, dict[str, object]]:
+def _post(connection: http.client.HTTPConnection, body: bytes, *, as_form: bool) -> tuple[int, dict[str, Any]]:
     headers = {"Content-Type": "application/octet-stream"}
     if as_form:
         headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}

@@ -47,7 +47,8 @@ def main() -> None:
 def photo() -> bytes:
     """Returns a photo of 640 x 480 pixels as a JPEG, as cameras and phones write it."""
     buffer = io.BytesIO()
-    Image.fromarray(skimage.data.coffee()).resize((640, 480)).save(buffer, "JPEG", quality=90)
+    coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]
+    Image.fromarray(coffee).resize((640, 480)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
@@ -58,7 +59,7 @@ def _measure(server: Server, arguments: argparse.Namespace) -> bool:
     print(
         f"{len(image):,} bytes a request, which has {timeout_ms} ms; options after these are the server's", flush=True
     )
-    before = _run(closed_loop(port, plain, connections=1, seconds=2))
+    before = uvloop.run(closed_loop(port, plain, connections=1, seconds=2))
     alone = _capacity(port, plain, arguments.capacity_seconds)
     sink_port = port + 1
     with _Process(_sink, sink_port), _Process(_generate, sink_port, limited, arguments.factor * alone, 600.0):
@@ -70,8 +71,8 @@ def _measure(server: Server, arguments: argparse.Namespace) -> bool:
 
     receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
     with _Process(_probe, port, arguments.seconds, sending):
-        answers, memory = _run(_overload(server, limited, arguments.factor * alone, arguments.seconds))
-        recovery_s = _run(_recover(port, plain, percentile_ms(before, 95) / 1000))
+        answers, memory = uvloop.run(_overload(server, limited, arguments.factor * alone, arguments.seconds))
+        recovery_s = uvloop.run(_recover(port, plain, percentile_ms(before, 95) / 1000))
         probes: list[Answered] = receiving.recv()
 
     started_at = min(answer.due_at for answer in answers)
@@ -111,13 +112,9 @@ def _all_good(answers: list[Answered]) -> bool:
     return bool(answers) and all(answer.status == 200 for answer in answers)
 
 
-def _run(work):  # type: ignore[no-untyped-def]
-    return uvloop.run(work)
-
-
 def _capacity(port: int, request: bytes, seconds: float) -> float:
-    _run(closed_loop(port, request, connections=16, seconds=1))
-    answers = _run(closed_loop(port, request, connections=16, seconds=seconds))
+    uvloop.run(closed_loop(port, request, connections=16, seconds=1))
+    answers = uvloop.run(closed_loop(port, request, connections=16, seconds=seconds))
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
@@ -167,7 +164,7 @@ class _Process:
 
 def _generate(port: int, request: bytes, per_second: float, seconds: float) -> None:
     time.sleep(0.3)
-    _run(open_loop(port, request, per_second=per_second, seconds=seconds))
+    uvloop.run(open_loop(port, request, per_second=per_second, seconds=seconds))
 
 
 def _probe(port: int, seconds: float, results: Connection) -> None:
@@ -176,7 +173,7 @@ def _probe(port: int, seconds: float, results: Connection) -> None:
         loops = [open_loop(port, request, per_second=20, seconds=seconds) for request in requests]
         return [answer for answers in await asyncio.gather(*loops) for answer in answers]
 
-    results.send(_run(probe()))
+    results.send(uvloop.run(probe()))
 
 
 class _Sink(asyncio.Protocol):
@@ -200,7 +197,7 @@ def _sink(port: int) -> None:
         server = await asyncio.get_running_loop().create_server(_Sink, "127.0.0.1", port)
         await server.serve_forever()
 
-    _run(sink())
+    uvloop.run(sink())
 
 
 if __name__ == "__main__":

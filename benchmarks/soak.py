@@ -91,7 +91,7 @@ def main() -> None:
 def _run(server: LiveServer, arguments: argparse.Namespace) -> list[Window]:
     bodies, images, processes = _bodies(), real_images(), ProcessTree(server.process.pid)
     per_thread = max(1, arguments.requests // _WINDOWS // arguments.connections)
-    windows = []
+    windows: list[Window] = []
     print("window  answered  aborted  wrong  median ms  p99 ms  memory MB  descriptors", flush=True)
     for number in range(_WINDOWS):
         window = Window()

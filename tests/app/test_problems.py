@@ -279,5 +279,6 @@ def test_every_code_of_the_table_is_provoked_here() -> None:
     elsewhere = {"overloaded", "deadline_exceeded", "internal", "draining", "not_ready"}
     elsewhere |= {"malformed_request", "request_too_slow", "head_too_large"}  # tests/app/test_protocol.py
     elsewhere |= {"model_rejected", "memory_budget"}  # tests/app/test_upgrades.py
+    elsewhere |= {"unauthorized", "forbidden"}  # tests/app/test_auth.py
 
     assert set(REQUESTS) | elsewhere == set(PROBLEMS)
