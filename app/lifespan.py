@@ -6,6 +6,7 @@ The service answers from the first moment, so that probes learn why it is not re
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -45,6 +46,10 @@ def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], A
 async def _load_and_watch(service: Service) -> None:
     """Loads the models, then follows the store; the only worker finds out whether it should be joined by others."""
     await service.registry.load_all()
+    # What is there now stays. Looking through all of it again and again, as the collector of cycles does, would hold up
+    # every request for a tenth of a second.
+    gc.collect()
+    gc.freeze()
     runtime = service.runtime
     if runtime and not service.is_settled:
         models = service.registry.served
