@@ -54,11 +54,13 @@ class Admission:
         """Bytes of bodies in memory."""
         return self._pending_bytes
 
-    def check(self, *, model: str = "", images: int = 1, more_bytes: int = 0, deadline: float = math.inf) -> None:
+    def check(
+        self, *, model: str | None = "", images: int = 1, more_bytes: int = 0, deadline: float = math.inf
+    ) -> None:
         """Takes nothing, and tells whether it could.
 
         Args:
-            model: that works on the images.
+            model: that works on the images; None keeps no other model's part free.
             images: that would be added.
             more_bytes: likewise.
             deadline: of `time.monotonic`.
@@ -68,7 +70,7 @@ class Admission:
                 longer than its requests' patience computes for nobody. `retry_after_s` is computed from the rate at
                 which images leave.
         """
-        most = self._max_pending_images - self._reserved_for_others(model)
+        most = self._max_pending_images - (0 if model is None else self._reserved_for_others(model))
         if self._pending_images + images > most:
             raise OverloadedError(
                 f"{self._pending_images} images are being worked on already; at most {most} are admitted for this "

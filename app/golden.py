@@ -55,7 +55,7 @@ def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
     """
     grey = grey_image(artifact)
     for batch_size in sorted({1, 2, max_batch_size}):
-        for _ in range(engine.warm_up_runs):
+        for _ in range(engine.warm_up_runs if batch_size <= 2 else 1):  # what is compiled then serves larger ones too
             try:
                 probabilities = engine([grey] * batch_size)
             except (InferenceError, RuntimeError) as error:

@@ -167,8 +167,8 @@ def lay_out(
     """
     engines = (several, SerialEngine(one))
     callers = layouts[0].streams
-    busy = measure([partial(rate_of, each, batch, callers, ROUND_S) for each in engines])
-    lone = measure([partial(rate_of, each, batch[:1], 1, ROUND_S / 2) for each in engines])
+    busy = measure([partial(rate_of, each, batch, callers, ROUND_S / 2) for each in engines])
+    lone = measure([partial(rate_of, each, batch[:1], 1, ROUND_S / 4) for each in engines])
     measured = tuple(
         MeasuredLayout(layout, images_per_s, 1000 / lone_rate)
         for layout, images_per_s, lone_rate in zip(layouts, busy, lone, strict=True)

@@ -139,11 +139,11 @@ class Service:
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
-    def check_admissible(self, *, model: str, declared_bytes: int, deadline: float) -> None:
+    def check_admissible(self, *, model: str | None, declared_bytes: int, deadline: float) -> None:
         """Raises what keeps a request from being read.
 
         Args:
-            model: that it is for.
+            model: that it is for; None if that is not known yet, and no other model's part is kept free.
             declared_bytes: of its body, 0 where that is not known.
             deadline: of `time.monotonic`.
 
