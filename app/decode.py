@@ -19,6 +19,7 @@ from PIL import AvifImagePlugin, GifImagePlugin, Image, TiffImagePlugin, WebPIma
 from app.colour import Adjustment, bit_depth_of, to_rgb
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
 from app.formats import FORMATS, ImageFormat, describe_unknown, recognise
+from app.gif import size_with_first_frame
 from app.jpeg import MAX_SCANS, has_too_many_scans
 
 __all__ = ["DEFAULT_LIMITS", "DecodedImage", "ImageError", "ImageLimits", "decode"]
@@ -119,6 +120,8 @@ def decode(
     if len(encoded) == 0:
         raise EmptyBodyError("The image is empty (0 bytes).")
     image_format = _recognise(encoded, limits)
+    if image_format == "GIF":
+        _check_size(*size_with_first_frame(encoded), limits)
     adjustments: list[Adjustment] = []
     with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
         _check_pixels(image, limits)
@@ -187,6 +190,10 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
         # A tile is decoded whole, however small the image that it belongs to.
         tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, _TILE_LENGTH))
         width, height = max(width, tile_width), max(height, tile_height)
+    _check_size(width, height, limits)
+
+
+def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         raise TooManyPixelsError(
             f"The image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}."

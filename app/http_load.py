@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import re
 import subprocess
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -68,10 +70,18 @@ def _ready_url(log: Path) -> str | None:
         return None
     try:
         urlopen(f"{url}/health/ready", timeout=5).close()
-    except HTTPError as error:  # and never will be
+    except HTTPError as error:
         error.close()
-        raise LoadError(_last_lines(log)) from None
+        if any(model["state"] == "failed" for model in _models(url)):  # and never will be
+            raise LoadError(_last_lines(log)) from None
+        return None  # the workers are being changed
     return url
+
+
+def _models(url: str) -> list[dict[str, Any]]:
+    with urlopen(f"{url}/models", timeout=5) as response:
+        models: list[dict[str, Any]] = json.load(response)["models"]
+    return models
 
 
 def _last_lines(log: Path) -> str:
