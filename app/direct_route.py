@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 _TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
+_PLAIN_TIMEOUT: Final = re.compile(rb"[1-9][0-9]{0,8}")
 _PLAIN_TOP_K: Final = re.compile(rb"top_k=([1-9][0-9]{0,6})")
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes the request, the path's parameters and `top_k`, and returns a response."""
+    """A route whose endpoint takes the request, the path's parameters, `top_k` and `timeout_ms`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -29,12 +30,24 @@ class DirectRoute(APIRoute):
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             query: bytes = scope["query_string"]
             plain = _PLAIN_TOP_K.fullmatch(query)
-            timed = any(name == _TIMEOUT_HEADER for name, _ in scope["headers"])
-            if timed or (query and not plain):
+            timeout = timeout_of(scope)
+            if (query and not plain) or (timeout and not _PLAIN_TIMEOUT.fullmatch(timeout)):
                 await validating(scope, receive, send)
                 return
-            top_k = int(plain[1]) if plain else None
-            response = await self.endpoint(Request(scope, receive, send), **scope["path_params"], top_k=top_k)
+            parameters = {**scope["path_params"], "top_k": int(plain[1]) if plain else None}
+            parameters["timeout_ms"] = int(timeout) if timeout else None
+            response = await self.endpoint(Request(scope, receive, send), **parameters)
             await response(scope, receive, send)
 
         self.app = direct
+
+
+def timeout_of(scope: Scope) -> bytes:
+    """Returns what a client says of its patience, in milliseconds, as it says it; empty if it does not."""
+    return next((value for name, value in scope["headers"] if name == _TIMEOUT_HEADER), b"")
+
+
+def plain_timeout_ms(scope: Scope) -> int | None:
+    """Returns the same as a number; None if there is none, or none that needs no more than a look."""
+    timeout = timeout_of(scope)
+    return int(timeout) if _PLAIN_TIMEOUT.fullmatch(timeout) else None

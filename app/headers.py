@@ -44,7 +44,7 @@ class SecurityHeadersMiddleware:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = list(message.get("headers", ()))
-                present = {name.lower() for name, _ in headers}
+                present = dict(headers)  # ASGI has names in lower case
                 headers += _ALWAYS
                 headers += (header for header in _UNLESS_SET if header[0] not in present)
                 if scope.get("scheme") == "https":  # ours, or that of a proxy on this machine
