@@ -31,23 +31,23 @@ class DirectRoute(APIRoute):
             query: bytes = scope["query_string"]
             plain = _PLAIN_TOP_K.fullmatch(query)
             timeout = timeout_of(scope)
-            if (query and not plain) or (timeout and not _PLAIN_TIMEOUT.fullmatch(timeout)):
+            if (query and not plain) or (timeout is not None and not _PLAIN_TIMEOUT.fullmatch(timeout)):
                 await validating(scope, receive, send)
                 return
             parameters = {**scope["path_params"], "top_k": int(plain[1]) if plain else None}
-            parameters["timeout_ms"] = int(timeout) if timeout else None
+            parameters["timeout_ms"] = None if timeout is None else int(timeout)
             response = await self.endpoint(Request(scope, receive, send), **parameters)
             await response(scope, receive, send)
 
         self.app = direct
 
 
-def timeout_of(scope: Scope) -> bytes:
-    """Returns what a client says of its patience, in milliseconds, as it says it; empty if it does not."""
-    return next((value for name, value in scope["headers"] if name == _TIMEOUT_HEADER), b"")
+def timeout_of(scope: Scope) -> bytes | None:
+    """Returns what a client says of its patience, in milliseconds, as it says it; None if it does not."""
+    return next((value for name, value in scope["headers"] if name == _TIMEOUT_HEADER), None)
 
 
 def plain_timeout_ms(scope: Scope) -> int | None:
     """Returns the same as a number; None if there is none, or none that needs no more than a look."""
     timeout = timeout_of(scope)
-    return int(timeout) if _PLAIN_TIMEOUT.fullmatch(timeout) else None
+    return int(timeout) if timeout and _PLAIN_TIMEOUT.fullmatch(timeout) else None
