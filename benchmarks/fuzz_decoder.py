@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--max-s", type=int, default=10, help="most seconds that one input may take")
     arguments = parser.parse_args()
     try:
-        import atheris  # type: ignore[import-untyped]
+        import atheris
     except ImportError:
         sys.exit("Needs atheris, which is no part of the development install: pip install atheris")
     with atheris.instrument_imports(include=["app.decode", "app.colour", "app.jpeg", "app.formats", "PIL"]):
