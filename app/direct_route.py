@@ -1,6 +1,6 @@
 """A route that FastAPI documents, and that requests reach without its machinery where they do not need it.
 
-without parameters, or with a plain `top_k` and no time limit -> the endpoint; anything else -> FastAPI -> the endpoint
+no parameters, or a plain `top_k` and time limit -> the endpoint; anything else -> FastAPI -> the endpoint
 
 FastAPI solves dependencies, keeps two exit stacks and validates for each request; on a small network that took 40 % of
 the time that the interpreter had for one (docs/performance.md).

@@ -167,8 +167,8 @@ def test_batch_larger_than_the_service_holds_is_refused_whole(start_app: StartAp
     assert client.post("/predict/batch", files=[("files", colour_image("red"))] * 2).status_code == 200
 
 
-def test_request_whose_time_is_up_gets_504(start_app: StartApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = start_app(request_timeout_s=0.05)
+def hold_up_inference(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Lets every batch wait until the event that is returned is set."""
     release = threading.Event()
     computed = TorchScriptEngine.__call__
 
@@ -177,20 +177,19 @@ def test_request_whose_time_is_up_gets_504(start_app: StartApp, monkeypatch: pyt
         return computed(engine, images)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TorchScriptEngine, "__call__", held_up)
+    return release
+
+
+def test_request_whose_time_is_up_gets_504(start_app: StartApp, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = start_app(request_timeout_s=0.05)
+    release = hold_up_inference(monkeypatch)
     check(client.post("/predict", content=colour_image("red")), "deadline_exceeded")
     release.set()
 
 
 def test_client_may_ask_for_less_time_but_not_for_more(start_app: StartApp, monkeypatch: pytest.MonkeyPatch) -> None:
     client = start_app(request_timeout_s=20)
-    release = threading.Event()
-    computed = TorchScriptEngine.__call__
-
-    def held_up(engine: TorchScriptEngine, images: object) -> object:
-        release.wait(30)
-        return computed(engine, images)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(TorchScriptEngine, "__call__", held_up)
+    release = hold_up_inference(monkeypatch)
     for path in ("/predict", "/predict/batch", "/models/colours/predict", "/models/colours/versions/1/predict"):
         check(
             client.post(path, content=colour_image("red"), headers={"X-Request-Timeout-Ms": "50"}), "deadline_exceeded"
