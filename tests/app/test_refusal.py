@@ -13,10 +13,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from app import protocol
 from app.engine import TorchScriptEngine
 from app.keys import new_key
+from app.middleware import RequestMiddleware
 from app.settings import Settings
 from tests.app.conftest import colour_image
 from tests.app.sockets import connect, head, running, until, until_closed
@@ -84,6 +86,21 @@ def test_refusal_says_what_the_application_would_have_said(start_full: StartFull
     assert usual[1].keys() == headers.keys()
     for name in usual[1].keys() - {"content-length", "date", "server-timing"}:
         assert usual[1][name] == headers[name]
+
+
+def test_application_hears_nothing_of_it(start_full: StartFull, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = start_full()
+    heard: list[str] = []
+    handle = RequestMiddleware.__call__
+
+    async def listening(layer: RequestMiddleware, scope: Scope, receive: Receive, send: Send) -> None:
+        heard.append(scope["method"])
+        await handle(layer, scope, receive, send)
+
+    monkeypatch.setattr(RequestMiddleware, "__call__", listening)
+    assert httpx.post(f"{url}/predict", content=IMAGE).status_code == 503
+    assert httpx.get(f"{url}/health/live").status_code == 200
+    assert heard == ["GET"]
 
 
 def test_connection_goes_on_behind_a_refused_body(start_full: StartFull) -> None:
