@@ -109,6 +109,11 @@ class Batcher(Generic[Item, Prepared, Result]):
         return len(self._queue)
 
     @property
+    def busy_streams(self) -> int:
+        """How many streams are at a batch, preparation included."""
+        return len(self._running_since)
+
+    @property
     def longest_running_s(self) -> float:
         """Seconds that the longest of all streams has been at its batch, preparation included; 0 if all are idle."""
         started_at = min(list(self._running_since.values()), default=None)

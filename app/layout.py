@@ -135,11 +135,13 @@ class AdaptiveEngine(_Composed):
         self._busy, self._lone = busy, lone
         self._running = 0
         self._changing = threading.Lock()
+        self.streams_at_work: Callable[[], int] = lambda: 0
+        """Tells how many streams have an image, the calling one included: those that decode need a core as well."""
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `app.engine.Engine`."""
         with self._changing:
-            engine = self._busy if self._running else self._lone
+            engine = self._busy if self._running or self.streams_at_work() > 1 else self._lone
             self._running += 1
         try:
             return engine(images)

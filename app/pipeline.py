@@ -22,6 +22,7 @@ from app.decode import ImageLimits, decode
 from app.engine import Engine, Probabilities
 from app.errors import DeadlineExceededError
 from app.formats import ImageFormat
+from app.layout import AdaptiveEngine
 from app.resize import resize_and_crop
 from app.settings import ModelSettings
 
@@ -113,6 +114,9 @@ class Pipeline:
             max_batch_delay_ms=settings.max_batch_delay_ms,
             max_queue_items=max_queue_items,
         )
+        if isinstance(engine, AdaptiveEngine):
+            batcher = self._batcher  # not self, which leads to the engine: the cycle would keep a closed model
+            engine.streams_at_work = lambda: batcher.busy_streams
 
     async def classify(
         self, encoded: bytes | bytearray, *, deadline: float, limits: ImageLimits | None = None

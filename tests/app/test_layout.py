@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from app import decode as decode_module
+from app.artifact import load_artifact
+from app.decode import DecodedImage
 from app.engine import Precision, Probabilities
 from app.layout import AdaptiveEngine, Layout, SerialEngine, lay_out, possible_layouts, rate_of
+from app.pipeline import Pipeline
 from app.settings import ModelSettings
+from app.store import ModelStore
+from tests.app.conftest import colour_image
 
 LAYOUTS = (Layout(2, 1), Layout(1, 2))
 BATCH = [torch.zeros(3, 4, 4)] * 2
@@ -85,6 +95,37 @@ def test_batch_that_is_alone_has_all_threads_and_others_a_stream_each() -> None:
     assert (lone.calls, busy.calls) == (1, 1)
     engine(BATCH)
     assert (lone.calls, busy.calls) == (2, 1)
+
+
+def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, go_on = threading.Event(), threading.Event()
+    decode = decode_module.decode
+
+    def slow_for_red(encoded: bytes, **options: Any) -> DecodedImage:
+        if encoded == colour_image("red"):
+            decoding.set()
+            assert go_on.wait(30)
+        return decode(encoded, **options)
+
+    monkeypatch.setattr("app.pipeline.decode", slow_for_red)
+    busy, lone = FakeEngine(), FakeEngine()
+    artifact = load_artifact("colours", ModelStore(colours_store))
+    pipeline = Pipeline(
+        artifact, AdaptiveEngine(busy, lone), ModelSettings(), streams=2, decode_pool=None, max_queue_items=4
+    )
+
+    async def classify() -> None:
+        until = time.monotonic() + 30
+        red = asyncio.create_task(pipeline.classify(colour_image("red"), deadline=until))
+        await asyncio.to_thread(decoding.wait, 30)
+        await pipeline.classify(colour_image("blue"), deadline=until)
+        assert (lone.calls, busy.calls) == (0, 1)
+        go_on.set()
+        await red
+        assert (lone.calls, busy.calls) == (1, 1)
+
+    asyncio.run(classify())
+    pipeline.close()
 
 
 def test_batch_that_fails_does_not_count_as_running() -> None:
