@@ -41,6 +41,9 @@ class Layout:
     streams: int
     threads_per_stream: int
 
+    def __str__(self) -> str:
+        return f"{self.streams} x {self.threads_per_stream} threads"
+
 
 @dataclass(frozen=True)
 class MeasuredLayout:
