@@ -22,7 +22,7 @@ from rich.console import Console
 
 from app.artifact import Artifact
 from app.bench_report import EngineRate, Findings, Loop, conclusions, table
-from app.decode import decode
+from app.decode import MIN_DETAIL, decode
 from app.engine import UnavailableError, resolve_devices
 from app.engine_choice import possible_engines
 from app.errors import ArtifactError, ImageError
@@ -30,7 +30,6 @@ from app.golden import grey_image, warm_up
 from app.http_load import closed_loop, own_server
 from app.layout import Layout, possible_layouts, rate_of
 from app.metrics import Metrics
-from app.pipeline import MIN_DETAIL
 from app.predict import UnreadableFileError, find_images
 from app.registry import Registry, ServedModel
 from app.resize import resize_and_crop

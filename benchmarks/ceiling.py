@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import threading
 import time
@@ -22,10 +21,9 @@ from pathlib import Path
 import torch
 
 from app.artifact import Artifact, load_artifact
-from app.decode import decode
+from app.decode import MIN_DETAIL, decode
 from app.engine import Engine, Precision, TorchScriptEngine
 from app.openvino_engine import OpenVINOEngine
-from app.pipeline import MIN_DETAIL
 from app.resize import resize_and_crop
 from app.store import ModelStore
 
@@ -114,7 +112,7 @@ def _step(artifact: Artifact, engine: Engine, encoded: bytes, batch_size: int) -
     resize_size, image_size = artifact.resize_size, artifact.image_size
     assert resize_size is not None
     assert image_size is not None
-    min_shorter_side = math.ceil(MIN_DETAIL * resize_size)
+    min_shorter_side = MIN_DETAIL * resize_size
 
     def prepare() -> torch.Tensor:
         image = decode(encoded, min_shorter_side=min_shorter_side)
