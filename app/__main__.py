@@ -13,6 +13,7 @@ from app.errors import PredictorError
 from app.logs import configure_logging
 from app.security_commands import NewKey, NewSigningKey, Sign
 from app.settings import ModelSettings, Settings, StoreSettings
+from app.signatures import TrustedKeys
 from app.store import ModelStore
 
 _USAGE = """\
@@ -113,17 +114,22 @@ class Unpin(StoreSettings, cli_prog_name="image-predictor unpin"):
 
 
 class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
-    """Delete all but the newest versions of a model, and the one that it is pinned to."""
+    """Delete the old versions of a model: not its newest whole ones, nor the one that it is pinned to."""
 
     name: CliPositionalArg[str] = Field(description="The model")
-    keep: int = Field(ge=1, description="How many versions to keep")
+    keep: int = Field(ge=1, description="How many versions to keep; damaged ones do not count")
+    trusted_keys: Path | None = Field(
+        default=None, description="PEM file of public keys, as of the services; only versions signed by one count then"
+    )
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        store = ModelStore(self.model_store)
+        store = ModelStore(self.model_store, TrustedKeys.configured(self.trusted_keys))
         store.resolve(self.name)
-        deleted = store.prune(self.name, keep=self.keep)
-        print(f"Deleted versions: {', '.join(map(str, deleted)) or 'none'}.")
+        pruned = store.prune(self.name, keep=self.keep)
+        print(f"Deleted versions: {', '.join(map(str, pruned.deleted)) or 'none'}.")
+        for version, reason in pruned.damaged.items():
+            print(f"Version {version} does not count, and is left as it is: {reason}", file=sys.stderr)
 
 
 _COMMANDS: dict[str, type[BaseSettings]] = {

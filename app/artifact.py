@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from app.errors import ArtifactError
 from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE, GoldenExample, GoldenExamples, Manifest
 from app.signatures import SignatureError, copy_of
-from app.store import ModelStore, verify_files
+from app.store import ModelStore, check_place, verify_files
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
@@ -81,8 +81,7 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
         return _load_file(Path(reference))
     folder = store.resolve(*split_reference(reference))
     manifest = store.read_manifest(folder)
-    if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
-        raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
+    check_place(folder, manifest)
     if store.trusted_keys is None:
         verify_files(folder, manifest)
         return _load_file(folder / MODEL_FILE, manifest)

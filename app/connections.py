@@ -47,7 +47,7 @@ class Connections:
         self._waiting: dict[Connection, None] = {}  # the longest waiting first: a dict keeps its order
         self._refused_count = 0
         self._warned_at = -_WARNING_INTERVAL_S
-        metrics.sample(metrics.connections, lambda: len(self._open))
+        self._open_count = metrics.connections
 
     def enter(self, connection: Connection) -> bool:
         """Takes a new connection in. Returns False where there is no room, and none that waits."""
@@ -60,12 +60,14 @@ class Connections:
             self.leave(longest_waiting)
             longest_waiting.drop()
         self._open.add(connection)
+        self._open_count.set(len(self._open))
         self._waiting[connection] = None
         return True
 
     def leave(self, connection: Connection) -> None:
         """Forgets a connection."""
         self._open.discard(connection)
+        self._open_count.set(len(self._open))
         self._waiting.pop(connection, None)
 
     def wait(self, connection: Connection) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import torch
 
@@ -28,6 +28,8 @@ BUSY_BATCH_SIZE: Final = 2
 MIN_GAIN: Final = 1.1
 """What is measured to be faster is only taken if it is so by more than the measurement's noise."""
 
+_Image = TypeVar("_Image")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -40,6 +42,9 @@ class Layout:
 
     streams: int
     threads_per_stream: int
+
+    def __str__(self) -> str:
+        return f"{self.streams} x {self.threads_per_stream} threads"
 
 
 @dataclass(frozen=True)
@@ -200,14 +205,23 @@ def measure(turns: Sequence[Callable[[], float]], *, rounds: int = ROUNDS) -> li
     return [statistics.median(of_one) for of_one in zip(*measured, strict=True)]
 
 
-def rate_of(engine: Engine, batch: Sequence[torch.Tensor], streams: int, seconds: float) -> float:
-    """Returns the images a second of an engine that several threads keep busy; each computes a batch at least."""
+def rate_of(
+    compute: Callable[[Sequence[_Image]], object], batch: Sequence[_Image], streams: int, seconds: float
+) -> float:
+    """Returns the images a second of what several threads keep busy; each computes a batch at least.
+
+    Args:
+        compute: an engine, or more than it, called by all the threads.
+        batch: what each of them gives it, again and again.
+        streams: how many threads.
+        seconds: how long.
+    """
     rates = [0.0] * streams
 
     def stream(number: int) -> None:
         started_at, batches = time.perf_counter(), 0
         while batches == 0 or time.perf_counter() < started_at + seconds:
-            engine(batch)
+            compute(batch)
             batches += 1
         rates[number] = batches * len(batch) / (time.perf_counter() - started_at)
 

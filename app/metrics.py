@@ -6,14 +6,14 @@ Looking up a labelled child costs more than counting: those of the hot path are 
 whatever clients send.
 
 Of several workers, each keeps its values in files of the runtime's folder, and whichever is asked adds all of them up
-(Prometheus' multiprocess mode). There, a gauge needs a `multiprocess_mode`, cannot call a function (see `sample`), and
-labels once used cannot be removed: set what is gone to 0.
+(Prometheus' multiprocess mode). There, a gauge needs a `multiprocess_mode` and cannot call a function (hence
+`sampling.py`), and labels once used cannot be removed: set what is gone to 0.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -42,7 +42,6 @@ class Metrics:
     def __init__(self, runtime: Runtime | None = None) -> None:
         self.registry = CollectorRegistry()
         self._runtime = runtime
-        self._sampled: list[tuple[Gauge, Callable[[], float]]] = []
         self.requests = Counter(
             "predictor_requests_total",
             "Requests answered, by route, status and error code",
@@ -181,18 +180,8 @@ class Metrics:
         name = f"predictor_{step}_seconds"
         return Histogram(name, description, ["model"], buckets=_SECONDS, registry=self.registry)
 
-    def sample(self, gauge: Gauge, read: Callable[[], float]) -> None:
-        """Lets a gauge follow what a function returns; a worker's siblings see it a moment later."""
-        self._sampled.append((gauge, read))
-
-    def take_samples(self) -> None:
-        """Sets the gauges that follow functions. A worker does so all the time, for whoever is asked."""
-        for gauge, read in self._sampled:
-            gauge.set(read())
-
     def render(self) -> bytes:
         """Returns the text that Prometheus scrapes: of all workers, whichever is asked."""
-        self.take_samples()
         if self._runtime is None:
             return generate_latest(self.registry)
         together = CollectorRegistry()

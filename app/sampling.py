@@ -1,6 +1,6 @@
 """Levels rather than events: what is looked at once a second, and again when somebody scrapes.
 
-event loop: queue depth, readiness, its own lag; a thread: the process, the garbage collector, the GPU
+event loop: what is pending, queue depth, readiness, its own lag; a thread: the process, the garbage collector, the GPU
 -> plain `set` of plain gauges, which each of several workers can do for itself and prometheus_client adds up
 """
 
@@ -70,7 +70,9 @@ class Sampler:
 
     def sample_service(self) -> None:
         """Looks at the service; fast, and of the event loop."""
-        metrics, registry = self._service.metrics, self._service.registry
+        metrics, registry, admission = self._service.metrics, self._service.registry, self._service.admission
+        metrics.pending_images.set(admission.pending_images)
+        metrics.pending_bytes.set(admission.pending_bytes)
         depths: Tally[str] = Tally()
         for model in registry.served:  # several versions of one count together
             depths[model.artifact.name] += model.pipeline.queue_depth

@@ -171,7 +171,6 @@ class _Server(uvicorn.Server):
 
     def _take_stock(self) -> None:
         """Tells the others how this process stands, and goes by how they do."""
-        self._service.metrics.take_samples()
         if self._acceptor is None:
             return
         if self._should_accept():

@@ -94,8 +94,6 @@ class Service:
             settings.max_pending_bytes,
             model_count=lambda: len({slot.name for slot in self.registry.slots}),
         )
-        self.metrics.sample(self.metrics.pending_images, lambda: self.admission.pending_images)
-        self.metrics.sample(self.metrics.pending_bytes, lambda: self.admission.pending_bytes)
 
     def check_live(self) -> None:
         """Raises what only a restart of the process helps against.

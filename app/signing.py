@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from app.errors import ArtifactError
 from app.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, locked
 from app.signatures import SignatureError
-from app.store import verify_files
+from app.store import check_place, verify_files
 
 
 def new_signing_key(path: Path) -> str:
@@ -72,8 +72,7 @@ def sign_version(folder: Path, key: Ed25519PrivateKey) -> Path:
     try:
         signed = (folder / MANIFEST_FILE).read_bytes()
         manifest = Manifest.from_json(signed, origin=str(folder / MANIFEST_FILE))
-        if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
-            raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
+        check_place(folder, manifest)
         with locked(folder):
             verify_files(folder, manifest)
             temporary = folder / f".{SIGNATURE_FILE}"  # ours alone: we hold the lock

@@ -1,6 +1,7 @@
 """The model store, `<root>/<name>/<version>/`: list, resolve, pin, verify, prune (`manifest.publish` fills it).
 
 name[, version] -> resolve: the folder of the current version, or of the one asked for -> verify_files: sha256 of each
+name -> prune: the newest versions that verify are kept -> the versions older than those are deleted
 
 Current is the version that `<root>/<name>/pinned` names, or without that file the highest.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +31,19 @@ PIN_FILE: Final = "pinned"
 """In a model's folder: the version that is current although it is not the highest."""
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What `ModelStore.prune` did.
+
+    Attributes:
+        deleted: the versions that are gone, ascending.
+        damaged: what is wrong with the versions that are left but did not count, newest first.
+    """
+
+    deleted: tuple[int, ...]
+    damaged: dict[int, str]
 
 
 class ModelStore:
@@ -144,29 +159,79 @@ class ModelStore:
             return Manifest.read(folder)
         return Manifest.from_json(self.trusted_keys.read_signed(folder), origin=str(folder / MANIFEST_FILE))
 
-    def prune(self, name: str, *, keep: int) -> list[int]:
-        """Deletes all but the `keep` highest versions of a model, and the pinned one.
+    def verify(self, name: str, version: int) -> None:
+        """Checks that a version is whole: its manifest, the signature where keys are trusted, and its files.
+
+        Raises:
+            UnknownModelError: there is no such model or version.
+            ArtifactError: it is damaged, or not signed by a trusted key.
+        """
+        folder = self.resolve(name, version)
+        manifest = self.read_manifest(folder)
+        check_place(folder, manifest)
+        verify_files(folder, manifest)
+
+    def prune(self, name: str, *, keep: int) -> Pruned:
+        """Deletes the versions older than the `keep` highest whole ones, except the pinned one.
+
+        A damaged version takes nobody's place: what could serve instead of it stays. It is deleted when it is older
+        than those that are kept, as it would be if it were whole.
 
         Returns:
-            the versions deleted.
+            what was deleted, and what was found damaged.
 
         Raises:
             ValueError: `keep` is less than 1.
-            ArtifactError: the pin is damaged, so that what to keep is not known.
+            ArtifactError: the pin is damaged, so that what to keep is not known; or the store cannot be written.
         """
         if keep < 1:
             raise ValueError("keep must be at least 1.")
         if not self.versions(name):
-            return []
+            return Pruned((), {})
         with locked(self.root / name):
             pinned = self.pinned(name)
-            doomed = [version for version in self.versions(name)[:-keep] if version != pinned]
-            for version in doomed:
-                # Renamed first: a reader never sees half a version.
-                hidden = self.root / name / f"{TEMPORARY_PREFIX}{version}-deleted"
-                (self.root / name / str(version)).rename(hidden)
-                shutil.rmtree(hidden)
-        return doomed
+            versions = self.versions(name)
+            damaged: dict[int, str] = {}
+            whole = 0
+            while versions and whole < keep:
+                version = versions.pop()
+                if reason := self._damage(name, version):
+                    damaged[version] = reason
+                else:
+                    whole += 1
+            if pinned in versions:
+                versions.remove(pinned)
+                if reason := self._damage(name, pinned):
+                    damaged[pinned] = reason
+            for version in versions:
+                self._delete(name, version)
+        return Pruned(tuple(versions), damaged)
+
+    def _damage(self, name: str, version: int) -> str | None:
+        try:
+            self.verify(name, version)
+        except ArtifactError as error:
+            return error.detail
+        return None
+
+    def _delete(self, name: str, version: int) -> None:
+        folder = self.root / name / str(version)
+        hidden = self.root / name / f"{TEMPORARY_PREFIX}{version}-deleted"
+        try:
+            folder.rename(hidden)  # first, so that a reader never sees half a version
+            shutil.rmtree(hidden)
+        except OSError as error:
+            raise ArtifactError(f"{folder} cannot be deleted: {error.strerror}.") from error
+
+
+def check_place(folder: Path, manifest: Manifest) -> None:
+    """Checks that a manifest is that of the version in whose folder it lies.
+
+    Raises:
+        ArtifactError: it is another's.
+    """
+    if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
+        raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:

@@ -11,21 +11,20 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from app.artifact import Artifact, load_artifact
-from app.decode import decode
+from app.decode import MIN_DETAIL, decode
 from app.engine import Engine, Precision, TorchScriptEngine
+from app.layout import rate_of
 from app.openvino_engine import OpenVINOEngine
-from app.pipeline import MIN_DETAIL
 from app.resize import resize_and_crop
 from app.store import ModelStore
 
@@ -78,19 +77,24 @@ def main() -> None:
 
 def measure(artifact: Artifact, encoded: bytes, candidates: list[_Candidate], seconds: float) -> Ceiling:
     """Tries the candidates with several batch sizes and measures the best; of latency likewise."""
+    classify = {candidate: _whole_way(artifact, candidate.engine) for candidate in candidates}
 
     def rate(setting: tuple[_Candidate, int], seconds: float) -> float:
         candidate, batch_size = setting
-        return _rate(_step(artifact, candidate.engine, encoded, batch_size), candidate.streams, seconds) * batch_size
+        batch = [encoded] * batch_size
+        classify[candidate](batch)  # a size is compiled when it is first seen
+        return rate_of(classify[candidate], batch, candidate.streams, seconds)
+
+    def latency_s(candidate: _Candidate, seconds: float) -> float:
+        return _latency_s(partial(classify[candidate], [encoded]), seconds)
 
     settings = list(itertools.product(candidates, _BATCH_SIZES))
     best = max(settings, key=lambda setting: rate(setting, _TRIAL_S))
-    steps = {candidate: _step(artifact, candidate.engine, encoded, 1) for candidate in candidates}
-    quickest = min(candidates, key=lambda candidate: _latency_s(steps[candidate], _TRIAL_S))
+    quickest = min(candidates, key=lambda candidate: latency_s(candidate, _TRIAL_S))
     return Ceiling(
         images_per_s=rate(best, seconds),
         setting=f"{best[0]}, batches of {best[1]}",
-        latency_ms=_latency_s(steps[quickest], seconds / 2) * 1e3,
+        latency_ms=latency_s(quickest, seconds / 2) * 1e3,
         latency_setting=str(quickest),
     )
 
@@ -110,39 +114,16 @@ def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
     return [*candidates, _Candidate(torchscript, cores, 1)]
 
 
-def _step(artifact: Artifact, engine: Engine, encoded: bytes, batch_size: int) -> Callable[[], object]:
+def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]], object]:
     resize_size, image_size = artifact.resize_size, artifact.image_size
     assert resize_size is not None
     assert image_size is not None
-    min_shorter_side = math.ceil(MIN_DETAIL * resize_size)
 
-    def prepare() -> torch.Tensor:
-        image = decode(encoded, min_shorter_side=min_shorter_side)
+    def prepare(encoded: bytes) -> torch.Tensor:
+        image = decode(encoded, min_shorter_side=MIN_DETAIL * resize_size)
         return resize_and_crop(image, resize_size=resize_size, image_size=image_size)
 
-    return lambda: engine([prepare() for _ in range(batch_size)])
-
-
-def _rate(step: Callable[[], object], streams: int, seconds: float) -> float:
-    """Returns the steps a second of so many threads."""
-    barrier = threading.Barrier(streams)
-    rates = [0.0] * streams
-
-    def stream(number: int) -> None:
-        step()
-        barrier.wait()
-        started_at, count = time.perf_counter(), 0
-        while count == 0 or time.perf_counter() < started_at + seconds:
-            step()
-            count += 1
-        rates[number] = count / (time.perf_counter() - started_at)
-
-    threads = [threading.Thread(target=stream, args=(number,)) for number in range(streams)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(rates)
+    return lambda batch: engine([prepare(encoded) for encoded in batch])
 
 
 def _latency_s(step: Callable[[], object], seconds: float) -> float:

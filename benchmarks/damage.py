@@ -1,16 +1,14 @@
-"""Damaged images, and what a service's processes hold: for `benchmarks.fuzz` and `benchmarks.soak`.
+"""Damaged images: for `benchmarks.fuzz` and `benchmarks.soak`.
 
 a file of every structure -> `damaged` -> the decoder, or a request's body
 """
 
 from __future__ import annotations
 
-import os
 import random
 import struct
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import skimage.data
@@ -134,30 +132,3 @@ _DAMAGES: tuple[Callable[[bytearray, list[bytes], random.Random], None], ...] = 
     _change_metadata,
     _mend_png,
 )
-
-
-class ProcessTree:
-    """A process and its descendants.
-
-    Args:
-        process_id: of the root.
-    """
-
-    def __init__(self, process_id: int) -> None:
-        self._root = process_id
-
-    def resident_bytes(self) -> int:
-        """Returns the memory that all of them hold (RSS)."""
-        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in self._members())
-        return pages * os.sysconf("SC_PAGE_SIZE")
-
-    def open_files(self) -> int:
-        """Returns how many file descriptors all of them have open."""
-        return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in self._members())
-
-    def _members(self) -> list[int]:
-        members = [self._root]
-        for pid in members:  # which grows meanwhile
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                members += map(int, (task / "children").read_text().split())
-        return members

@@ -21,16 +21,16 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.damage import ProcessTree, damaged, real_images
-from tests.app.conftest import colour_image, export_colours
-from tests.live import live_server
+from benchmarks.damage import damaged, real_images
+from benchmarks.load import ProcessTree
+from benchmarks.small_service import small_service, tracebacks
+from tests.app.conftest import colour_image
 
 _MAX_PIXELS = 1_000_000
 _EXPECTED = {200, 400, 413, 415}
@@ -83,38 +83,30 @@ def _fuzz_decoder(runs: int, seed: int) -> bool:
 
 def _fuzz_service(arguments: argparse.Namespace) -> bool:
     images, outcome = real_images(), Outcome()
-    with tempfile.TemporaryDirectory() as folder:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript's deprecation
-            export_colours(Path(folder) / "store")
-        settings = {"model": "colours", "model_store": Path(folder) / "store", "max_pixels": _MAX_PIXELS}
-        with live_server(Path(folder) / "log", **settings) as server:
-            server.wait_until_ready()
-            processes = ProcessTree(server.process.pid)
-            threads = [
-                threading.Thread(target=_send_all, args=(server.url, images, outcome, arguments))
-                for _ in range(arguments.connections)
-            ]
-            started_at = time.monotonic()
-            for thread in threads:
-                thread.start()
-            memory_early = 0
-            while any(thread.is_alive() for thread in threads):
-                if not memory_early and outcome.next_body >= arguments.bodies // 10:
-                    memory_early = processes.resident_bytes()
-                time.sleep(0.05)
-            seconds = time.monotonic() - started_at
-            if server.process.poll() is not None:
-                outcome.failures.append("the service has ended")
-                memory_late = 0
-            else:
-                memory_late = processes.resident_bytes()
-            tracebacks = (Path(folder) / "log").read_text().count("Traceback")
+    with small_service(max_pixels=_MAX_PIXELS) as server:
+        processes = ProcessTree(server.process.pid)
+        threads = [
+            threading.Thread(target=_send_all, args=(server.url, images, outcome, arguments))
+            for _ in range(arguments.connections)
+        ]
+        started_at = time.monotonic()
+        for thread in threads:
+            thread.start()
+        memory_early = 0
+        while any(thread.is_alive() for thread in threads):
+            if not memory_early and outcome.next_body >= arguments.bodies // 10:
+                memory_early = processes.resident_bytes()
+            time.sleep(0.05)
+        seconds = time.monotonic() - started_at
+        if server.process.poll() is not None:
+            outcome.failures.append("the service has ended")
+        memory_late = processes.resident_bytes()
+        traceback_count = tracebacks(server)
     growth = memory_late - memory_early
     slowest = max(outcome.latencies_s)
     claims = {
         "every answer is a picture's or says what is wrong with it": not outcome.failures,
-        "no traceback in the log": tracebacks == 0,
+        "no traceback in the log": traceback_count == 0,
         f"no answer takes more than {arguments.max_answer_s:g} s": slowest <= arguments.max_answer_s,
         "memory is flat": growth <= max(_MAX_GROWTH * memory_early, _MAX_GROWTH_BYTES),
     }

@@ -16,7 +16,7 @@ import time
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -158,6 +158,41 @@ def percentile_ms(answers: list[Answered], percent: float) -> float:
     return 1000 * latencies[min(len(latencies) - 1, int(len(latencies) * percent / 100))] if latencies else float("nan")
 
 
+class ProcessTree:
+    """A process and its descendants; those that end while they are looked at count nothing.
+
+    Args:
+        process_id: of the root.
+    """
+
+    def __init__(self, process_id: int) -> None:
+        self._root = process_id
+
+    def resident_bytes(self) -> int:
+        """Returns the memory that all of them hold (RSS)."""
+        pages = 0
+        for pid in self._members():
+            with suppress(OSError):
+                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def open_files(self) -> int:
+        """Returns how many file descriptors all of them have open."""
+        count = 0
+        for pid in self._members():
+            with suppress(OSError):
+                count += len(os.listdir(f"/proc/{pid}/fd"))
+        return count
+
+    def _members(self) -> list[int]:
+        members = [self._root]
+        for pid in members:  # which grows meanwhile
+            with suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    members += map(int, (task / "children").read_text().split())
+        return members
+
+
 class Server(NamedTuple):
     """A service under load."""
 
@@ -166,20 +201,7 @@ class Server(NamedTuple):
 
     def resident_bytes(self) -> int:
         """Returns the memory of the process and its children (RSS)."""
-        parents: dict[int, int] = {}
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-        family = {self.process.pid} | {pid for pid, parent in parents.items() if parent == self.process.pid}
-        pages = 0
-        for pid in family:
-            try:
-                pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except OSError:
-                continue
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return ProcessTree(self.process.pid).resident_bytes()
 
 
 @contextmanager

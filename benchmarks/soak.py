@@ -15,22 +15,20 @@ import io
 import random
 import statistics
 import sys
-import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
-from benchmarks.damage import ProcessTree, damaged, real_images
-from tests.app.conftest import export_colours
-from tests.live import LiveServer, live_server
+from benchmarks.damage import damaged, real_images
+from benchmarks.load import ProcessTree
+from benchmarks.small_service import small_service, tracebacks
+from tests.live import LiveServer
 
 _WINDOWS = 10
 _BOUNDARY = "soak-93c1d7"
@@ -76,16 +74,10 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of TorchScript's deprecation
-            export_colours(Path(folder) / "store")
-        settings = {"model": "colours", "model_store": Path(folder) / "store", "max_body_bytes": _MAX_BODY_BYTES}
-        with live_server(Path(folder) / "log", **settings) as server:
-            server.wait_until_ready()
-            windows = _run(server, arguments)
-        tracebacks = (Path(folder) / "log").read_text().count("Traceback")
-    sys.exit(0 if _report(windows, tracebacks) else 1)
+    with small_service(max_body_bytes=_MAX_BODY_BYTES) as server:
+        windows = _run(server, arguments)
+        traceback_count = tracebacks(server)
+    sys.exit(0 if _report(windows, traceback_count) else 1)
 
 
 def _run(server: LiveServer, arguments: argparse.Namespace) -> list[Window]:
@@ -195,7 +187,7 @@ def _abort(address: str, content: bytes) -> None:
         connection.close()
 
 
-def _report(windows: list[Window], tracebacks: int) -> bool:
+def _report(windows: list[Window], traceback_count: int) -> bool:
     outcomes: Counter[str] = sum((window.outcomes for window in windows), Counter())
     failures = [failure for window in windows for failure in window.failures]
     # The first window warms up allocators and caches.
@@ -204,7 +196,7 @@ def _report(windows: list[Window], tracebacks: int) -> bool:
     first, last = statistics.median(p99[1:4]), statistics.median(p99[-3:])
     claims = {
         "every answer is the expected one": not failures,
-        "no traceback in the log": tracebacks == 0,
+        "no traceback in the log": traceback_count == 0,
         "memory is flat": late.resident_bytes - early.resident_bytes
         <= max(_MAX_GROWTH * early.resident_bytes, _MAX_GROWTH_BYTES),
         "descriptors are flat": late.open_files - early.open_files <= _SPARE_DESCRIPTORS,

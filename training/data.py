@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from app.decode import MIN_DETAIL
 from training.config import DataSettings, TrainConfig
 from training.errors import DataError
 from training.loaders import PixelStore
@@ -118,7 +119,7 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
         OSError: the run's folder cannot be written.
     """
     source = open_source(config.data, download_folder=config.download_folder)
-    found = scan(source, min_shorter_side=2 * config.shorter_side)
+    found = scan(source, min_shorter_side=MIN_DETAIL * config.shorter_side)
     split_path = run_folder / SPLIT_FILE if run_folder is not None else None
     if split_path is not None and split_path.is_file():
         split = load_split(source, split_path)

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from app.decode import ImageError, decode
+from app.decode import MIN_DETAIL, ImageError, decode
 from app.manifest import MODEL_FILE, ArtifactError, Manifest, published_versions
 from training.errors import DataError
+from training.geometry import resize_and_crop
 from training.metrics import Metrics, measure
 
 # TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
@@ -62,20 +63,20 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
         raise ArtifactError(f"{version_folder / MODEL_FILE} cannot be loaded: {str(error).splitlines()[0]}") from error
     unreadable: list[tuple[Path, str]] = []
     probabilities, labels = [], []
-    # The service's decoding: JPEGs at a reduced scale, never below twice the resize size.
-    min_shorter_side = 2 * manifest.preprocessing.resize_size
+    resize_size, image_size = manifest.preprocessing.resize_size, manifest.preprocessing.image_size
     for batch in _batches(files):
         images = []
         for path, label in batch:
             try:
-                pixels = decode(path.read_bytes(), min_shorter_side=min_shorter_side).to_tensor()
+                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * resize_size)
             except (ImageError, OSError) as error:
                 unreadable.append((path, str(error)))
                 continue
-            images.append(scripted.resize_and_crop(pixels.unsqueeze(0)))
+            pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+            images.append(torch.tensor(pixels).permute(2, 0, 1))  # (3, S, S)
             labels.append(label)
         if images:
-            probabilities.append(scripted.classify(torch.cat(images)))
+            probabilities.append(scripted.classify(torch.stack(images)))
     if not probabilities:
         raise DataError(f"None of the {len(files)} files in {folder} can be read; the first: {unreadable[0][1]}")
     metrics = measure(torch.cat(probabilities), torch.tensor(labels), manifest.class_names)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from app.decode import MIN_DETAIL
 from training.geometry import resize_and_crop
 from training.sources import Source
 
@@ -82,8 +83,7 @@ class PixelStore(Dataset[Batch]):
             yield (images.pin_memory(), labels.pin_memory()) if pin_memory else (images, labels)
 
     def _decode(self, position: int) -> torch.Tensor:
-        # Twice the size, as the service allows JPEG's reduced decoding.
-        image = self.source.image(self.indices[position], min_shorter_side=2 * self.resize_size)
+        image = self.source.image(self.indices[position], min_shorter_side=MIN_DETAIL * self.resize_size)
         pixels = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)
         rgb = torch.tensor(pixels).permute(2, 0, 1)  # (3, R, R)
         if self.channels == 3:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
-from app.bench import EngineRate, Findings, Loop, bench, conclusions, synthetic_photo
+from app.bench import bench, synthetic_photo
+from app.bench_report import EngineRate, Findings, Loop, conclusions, table
 from app.decode import decode
 from app.layout import Layout
 from app.predict import UnreadableFileError
@@ -39,15 +41,38 @@ FINDINGS = Findings(
 def test_limit_is_the_step_that_allows_least(changes: dict[str, object], limit: str) -> None:
     said = conclusions(replace(FINDINGS, **changes))  # type: ignore[arg-type]
 
-    assert said[0].startswith(f"The limit is {limit}:")
-    assert "--engine openvino --precision float32 --streams 2 --threads-per-stream 1" in said[1]
-    assert said[2].startswith("--precision bfloat16: 2.0 times as fast")
+    assert said[1].startswith(f"The limit is {limit}:")
+    assert "--engine openvino --precision float32 --streams 2 --threads-per-stream 1" in said[2]
+    assert said[3].startswith("--precision bfloat16: 2.0 times as fast")
+
+
+def test_what_the_service_does_is_said_first() -> None:
+    slow = replace(FINDINGS, http=(Loop(1, 0.42, 2400, 2600), Loop(8, 85, 90, 120)))
+
+    assert conclusions(slow)[0] == (
+        "Over HTTP: 85 images/s with 8 requests at once, p99 120 ms; one at a time takes 2400 ms."
+    )
+
+
+def test_no_gpu_is_advised_where_one_computes() -> None:
+    assert "or a GPU would help" in conclusions(FINDINGS)[1]
+    assert "GPU" not in conclusions(replace(FINDINGS, has_gpu=True))[1]
+
+
+def test_slow_models_are_told_with_two_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    slow = replace(FINDINGS.engines[0], images_per_s=0.4567)
+    Console(width=100).print(table(replace(FINDINGS, engines=(slow,)), "a large model"))
+
+    assert "0.46" in capsys.readouterr().out
 
 
 def test_lower_precision_that_is_no_faster_is_not_advised() -> None:
     slower = replace(FINDINGS.engines[2], images_per_s=90)
 
-    assert len(conclusions(replace(FINDINGS, engines=(*FINDINGS.engines[:2], slower)))) == 2
+    assert not any(
+        "--precision bfloat16" in line
+        for line in conclusions(replace(FINDINGS, engines=(*FINDINGS.engines[:2], slower)))
+    )
 
 
 def test_synthetic_photo_is_one_that_costs_what_a_photo_costs() -> None:
@@ -57,15 +82,19 @@ def test_synthetic_photo_is_one_that_costs_what_a_photo_costs() -> None:
     assert 30_000 < len(photo) < 300_000
 
 
-def test_every_step_is_measured(colours_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_step_is_measured_and_told_while_it_is(colours_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ModelSettings(model="colours", model_store=colours_store, engine="torchscript", cores=1)
     bench(settings, [], seconds=0.05)
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
 
-    for step in ("decode", "resize", "torchscript float32", "in process", "HTTP"):
+    for step in ("decode", "resize", "torchscript float32", "in one process", "over HTTP"):
         assert step in printed
     assert "3 images (40 x 30)" in printed
     assert "The limit is" in printed
+    doing = told.splitlines()
+    assert doing[0] == "Loading colours: its engines are compared and checked"
+    assert "Measuring torchscript in float32, 1 x 1 threads, batch 8" in doing
+    assert doing[-1] == "Measuring the service over HTTP, 4 at once"
 
 
 def test_path_that_is_no_image_is_named(colours_store: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from app.__main__ import main
+from app.manifest import MANIFEST_FILE, MODEL_FILE
+from app.signing import new_signing_key
 from app.store import ModelStore
 from tests.app.conftest import export_colours
 
@@ -53,6 +56,80 @@ def test_prune_keeps_the_newest(run: Run, store_root: Path) -> None:
     assert status == 0
     assert "1, 2" in text
     assert ModelStore(store_root).versions("colours") == [3, 4]
+
+
+def test_prune_never_counts_a_damaged_version(run: Run, store_root: Path) -> None:
+    for _ in range(4):
+        export_colours(store_root)
+    model = store_root / "colours" / "5" / MODEL_FILE
+    model.write_bytes(model.read_bytes()[:-1])
+    (store_root / "colours" / "4" / MANIFEST_FILE).unlink()
+    status, text = run("prune", "colours", "--keep", "1")
+
+    assert status == 0
+    assert "Deleted versions: 1, 2." in text
+    assert re.search(r"Version 5 does not count, and is left .*model\.pt is not the file that was published", text)
+    assert re.search(r"Version 4 does not count, and is left .*manifest\.json cannot be read", text)
+    assert ModelStore(store_root).versions("colours") == [3, 4, 5]
+
+
+def test_prune_deletes_damage_that_is_older_than_what_it_keeps(run: Run, store_root: Path) -> None:
+    for _ in range(2):
+        export_colours(store_root)
+    (store_root / "colours" / "2" / MODEL_FILE).unlink()
+    status, text = run("prune", "colours", "--keep", "1")
+
+    assert (status, text) == (0, "Deleted versions: 1, 2.\n")
+
+
+def test_prune_deletes_nothing_where_too_few_versions_are_whole(run: Run, store_root: Path) -> None:
+    for _ in range(2):
+        export_colours(store_root)
+    (store_root / "colours" / "3" / MANIFEST_FILE).write_text("{}")
+    text = run("prune", "colours", "--keep", "2")[1]
+
+    assert "Deleted versions: none." in text
+    assert ModelStore(store_root).versions("colours") == [1, 2, 3]
+
+
+def test_prune_with_trusted_keys_counts_only_what_they_signed(run: Run, store_root: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        export_colours(store_root)
+    (tmp_path / "trusted.pem").write_text(new_signing_key(tmp_path / "private.pem"))
+    run("sign", "colours/2", "--private-key", str(tmp_path / "private.pem"))
+    text = run("prune", "colours", "--keep", "1", "--trusted-keys", str(tmp_path / "trusted.pem"))[1]
+
+    assert "Deleted versions: 1." in text
+    assert re.search(r"Version 3 does not count, and is left .*is not signed", text)
+    assert ModelStore(store_root).versions("colours") == [2, 3]
+
+
+def test_prune_tells_that_the_pinned_version_is_damaged_and_keeps_it(run: Run, store_root: Path) -> None:
+    for _ in range(2):
+        export_colours(store_root)
+    run("pin", "colours", "1")
+    (store_root / "colours" / "1" / MODEL_FILE).unlink()
+    text = run("prune", "colours", "--keep", "1")[1]
+
+    assert "Deleted versions: 2." in text
+    assert re.search(r"Version 1 does not count, and is left .*model\.pt cannot be read", text)
+    assert ModelStore(store_root).versions("colours") == [1, 3]
+
+
+def test_prune_of_a_store_that_cannot_be_written_says_so(
+    run: Run, store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_colours(store_root)
+
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "rename", refuse)  # permissions do not stop root, as whom tests may run
+
+    assert run("prune", "colours", "--keep", "1") == (
+        2,
+        f"{store_root / 'colours' / '1'} cannot be deleted: Permission denied.\n",
+    )
 
 
 def test_prune_refuses_what_makes_no_sense(run: Run, store_root: Path) -> None:

@@ -57,7 +57,7 @@ def test_no_name_leads_out_of_the_store(store: ModelStore, name: str) -> None:
         assert each.versions(name) == []
         with pytest.raises(UnknownModelError):
             each.resolve(name)
-        assert each.prune(name, keep=1) == []
+        assert each.prune(name, keep=1).deleted == ()
 
 
 @pytest.mark.parametrize("version", [0, -1, 10**12])
@@ -67,11 +67,11 @@ def test_impossible_versions_are_unknown(store: ModelStore, version: int) -> Non
 
 
 def test_pruning_keeps_the_highest_versions(store: ModelStore) -> None:
-    assert store.prune("digits", keep=2) == [1]
+    assert store.prune("digits", keep=2).deleted == (1,)
     assert store.versions("digits") == [2, 3]
-    assert store.prune("digits", keep=1) == [2]
-    assert store.prune("digits", keep=1) == []
-    assert store.prune("dogs", keep=1) == []
+    assert store.prune("digits", keep=1).deleted == (2,)
+    assert store.prune("digits", keep=1).deleted == ()
+    assert store.prune("dogs", keep=1).deleted == ()
     assert [path.name for path in (store.root / "digits").iterdir()] == ["3"]
     assert store.versions("cats") == [1]
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
+from app.decode import MIN_DETAIL, decode
+from app.resize import resize_and_crop
+from tests.images import Pixels
 from training.loaders import PixelStore, epoch_order
-from training.sources import digits_source
+from training.sources import digits_source, folder_source
 
 
 def _store(*, in_memory: bool, channels: int = 3) -> PixelStore:
@@ -22,6 +27,21 @@ def test_memory_and_workers_give_the_same_batches() -> None:
     for (images, labels), (other_images, other_labels) in zip(kept, decoded, strict=True):
         torch.testing.assert_close(images, other_images, rtol=0, atol=0)
         torch.testing.assert_close(labels, other_labels, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shorter_side", [200, 300])  # decoded in full by the service, and at half scale
+def test_training_sees_a_photo_as_the_service_does(tmp_path: Path, cat: Pixels, shorter_side: int) -> None:
+    for class_name in ("cat", "dog"):
+        (tmp_path / class_name).mkdir()
+        size = (shorter_side * 3 // 2, shorter_side)
+        Image.fromarray(cat).resize(size).save(tmp_path / class_name / "photo.jpg", quality=95)
+    source = folder_source(tmp_path)
+    trained, _ = PixelStore(source, [0], resize_size=32, image_size=28, channels=3, in_memory=False)[0]
+
+    served = decode(source.encoded(0), min_shorter_side=MIN_DETAIL * 32)
+    assert served.scale == shorter_side // 150
+    crop = resize_and_crop(served, resize_size=32, image_size=28)
+    torch.testing.assert_close(trained, crop, rtol=0, atol=served.scale - 1)  # the last bit: geometry
 
 
 def test_grey_images_are_their_own_luma() -> None:
