@@ -14,6 +14,14 @@ from starlette.testclient import TestClient
 from tests.app.conftest import StartApp, applications, colour_image
 
 
+@pytest.fixture(scope="module")
+def client(colours_store: Path) -> Iterator[TestClient]:
+    """An application that touches no file between requests: it neither looks at its store nor samples its process."""
+    with pytest.MonkeyPatch.context() as patch, applications(colours_store) as start:
+        patch.setattr("app.sampling._INTERVAL_S", 3600.0)
+        yield start(watch_store_s=0)
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/models", "/metrics", "/health/live", "/nowhere",
                                   "/static-offline-docs/swagger-ui.css"])  # fmt: skip
 def test_every_answer_has_the_headers(client: TestClient, path: str) -> None:
@@ -78,14 +86,6 @@ def test_answers_name_no_software_and_no_version(client: TestClient, path: str) 
     assert client.get("/openapi.json").json()["info"]["version"] == "1"  # of the interface, which OpenAPI wants
 
 
-@pytest.fixture(scope="module")
-def quiet_client(colours_store: Path) -> Iterator[TestClient]:
-    """An application that touches no file between requests: it neither looks at its store nor samples its process."""
-    with pytest.MonkeyPatch.context() as patch, applications(colours_store) as start:
-        patch.setattr("app.sampling._INTERVAL_S", 3600.0)
-        yield start(watch_store_s=0)
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -94,7 +94,7 @@ def quiet_client(colours_store: Path) -> Iterator[TestClient]:
     ],
 )  # fmt: skip
 def test_no_name_in_a_path_reaches_the_file_system(
-    quiet_client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Names are looked up among the models that serve; whatever touched a file while they are would fail here."""
     paths = [f"/models/{name}", f"/models/{name}/predict", f"/models/colours/versions/{name}/predict",
@@ -104,7 +104,7 @@ def test_no_name_in_a_path_reaches_the_file_system(
             patch.setattr(f"os.{function}", _refuse)
         patch.setattr("builtins.open", _refuse)
         patch.setattr("io.open", _refuse)
-        responses = [quiet_client.request("POST" if "predict" in path else "GET", path, content=b"x") for path in paths]
+        responses = [client.request("POST" if "predict" in path else "GET", path, content=b"x") for path in paths]
 
     assert {response.status_code for response in responses} <= {404, 405}
     assert all("root:x" not in response.text for response in responses)

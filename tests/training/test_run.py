@@ -54,7 +54,7 @@ def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path, monkeypatch
     for name in ("OMP_NUM_THREADS", "PYTHONPATH"):
         monkeypatch.setenv(name, ENVIRONMENT[name])
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["training.__main__", "training.run"])  # which takes seconds, and but once
+    processes.set_forkserver_preload(["training.__main__", "training.run"])  # importing takes seconds: once
     config = digits_config(tmp_path, epochs=10, publish=False, ema_decay=0.9, augmentation="affine",
                            checkpoint_every_steps=5, mixup=0.2)  # fmt: skip
     whole = run_training(config)
@@ -64,10 +64,10 @@ def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path, monkeypatch
     moment = random.Random(0)
     kills = 0
     while kills < 3:
-        process = processes.Process(target=main, args=(command,))
-        process.start()
         steps = sorted((tmp_path / "killed").glob("*/steps.jsonl"))
         size = steps[0].stat().st_size if steps else 0
+        process = processes.Process(target=main, args=(command,))
+        process.start()
         while process.is_alive():  # at least until it has learned something more
             steps = sorted((tmp_path / "killed").glob("*/steps.jsonl"))
             if steps and steps[0].stat().st_size > size:
