@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-_TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
+TIMEOUT_HEADER: Final = b"x-request-timeout-ms"
 _PLAIN_TIMEOUT: Final = re.compile(rb"[1-9][0-9]{0,8}")
 _PLAIN_TOP_K: Final = re.compile(rb"top_k=([1-9][0-9]{0,6})")
 
@@ -30,24 +30,18 @@ class DirectRoute(APIRoute):
         async def direct(scope: Scope, receive: Receive, send: Send) -> None:
             query: bytes = scope["query_string"]
             plain = _PLAIN_TOP_K.fullmatch(query)
-            timeout = timeout_of(scope)
-            if (query and not plain) or (timeout is not None and not _PLAIN_TIMEOUT.fullmatch(timeout)):
+            timeout = next((value for name, value in scope["headers"] if name == TIMEOUT_HEADER), None)
+            if (query and not plain) or (timeout is not None and plain_timeout_ms(timeout) is None):
                 await validating(scope, receive, send)
                 return
             parameters = {**scope["path_params"], "top_k": int(plain[1]) if plain else None}
-            parameters["timeout_ms"] = None if timeout is None else int(timeout)
+            parameters["timeout_ms"] = None if timeout is None else plain_timeout_ms(timeout)
             response = await self.endpoint(Request(scope, receive, send), **parameters)
             await response(scope, receive, send)
 
         self.app = direct
 
 
-def timeout_of(scope: Scope) -> bytes | None:
-    """Returns what a client says of its patience, in milliseconds, as it says it; None if it does not."""
-    return next((value for name, value in scope["headers"] if name == _TIMEOUT_HEADER), None)
-
-
-def plain_timeout_ms(scope: Scope) -> int | None:
-    """Returns the same as a number; None if there is none, or none that needs no more than a look."""
-    timeout = timeout_of(scope)
-    return int(timeout) if timeout and _PLAIN_TIMEOUT.fullmatch(timeout) else None
+def plain_timeout_ms(timeout: bytes) -> int | None:
+    """Returns what a client says of its patience, in milliseconds; None if that needs more than a look."""
+    return int(timeout) if _PLAIN_TIMEOUT.fullmatch(timeout) else None

@@ -9,18 +9,20 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_RawHeaders = tuple[tuple[bytes, bytes], ...]
+RawHeaders = tuple[tuple[bytes, bytes], ...]
 
-_ALWAYS: Final[_RawHeaders] = (
+_ALWAYS: Final[RawHeaders] = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
 )
-_UNLESS_SET: Final[_RawHeaders] = (
+_UNLESS_SET: Final[RawHeaders] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cache-control", b"no-store"),  # answers tell of images, and of who may ask
 )
-_OVER_TLS: Final[_RawHeaders] = ((b"strict-transport-security", b"max-age=31536000"),)
+_OVER_TLS: Final[RawHeaders] = ((b"strict-transport-security", b"max-age=31536000"),)
+
+_ALL: Final = {"http": _ALWAYS + _UNLESS_SET, "https": _ALWAYS + _UNLESS_SET + _OVER_TLS}
 
 _INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
@@ -53,6 +55,11 @@ class SecurityHeadersMiddleware:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+def security_headers(scheme: str) -> RawHeaders:
+    """Returns the headers of an answer that has none of its own, over `http` or `https`."""
+    return _ALL[scheme]
 
 
 def page_policy(html: str, *, style: str = "", script: str = "", image: str = "'self' data:") -> str:

@@ -13,7 +13,6 @@ from app.lifespan import create_lifespan
 from app.middleware import RequestMiddleware
 from app.pages import add_pages
 from app.problems import add_exception_handlers
-from app.refusal import RefusalMiddleware
 from app.runtime import Runtime
 from app.sampling import Sampler
 from app.service import Service
@@ -53,7 +52,6 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)
-    app.add_middleware(RefusalMiddleware, service=service)
     if auth.needs_keys or auth.has_admins:
         app.add_middleware(KeyMiddleware, auth=auth)  # inside CORS: a preflight carries no key
     if settings.cors_origins:

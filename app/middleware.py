@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-import secrets
 import time
 
 from starlette.datastructures import Headers
@@ -13,13 +11,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_fields
 from app.problems import problem_response
+from app.request_record import RequestRecorder, request_id_of
 from app.service import Service, Timings
 from app.tracing import RequestSpan
 
 logger = logging.getLogger(__name__)
-access_logger = logging.getLogger("app.access")
 
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nothing is sent
 
 
@@ -34,8 +31,7 @@ class RequestMiddleware:
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app
         self._service = service
-        self._metrics = service.metrics
-        self._access_log = service.settings.access_log
+        self._recorder = RequestRecorder(service.metrics, access_log=service.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request; whatever happens inside, the client gets an answer while it is there."""
@@ -51,8 +47,7 @@ class RequestMiddleware:
 
     async def _handle(self, scope: Scope, receive: Receive, send: Send, span: RequestSpan | None = None) -> None:
         started_at = time.monotonic()
-        given_id = Headers(scope=scope).get("x-request-id", "")
-        request_id = given_id if _REQUEST_ID.fullmatch(given_id) else secrets.token_hex(16)
+        request_id = request_id_of(Headers(scope=scope).get("x-request-id", ""))
         fields = {"request_id": request_id, "trace_id": span.trace_id} if span else {"request_id": request_id}
         context = request_fields.set(fields)
         timings = Timings()
@@ -84,30 +79,21 @@ class RequestMiddleware:
             await problem_response("internal", detail, request_id=request_id)(scope, receive, send_with_headers)
         finally:
             seconds = time.monotonic() - started_at
-            route = getattr(scope.get("route"), "path", "unmatched")
+            method, route = scope["method"], getattr(scope.get("route"), "path", "unmatched")
             code = state.get("error_code", "")
-            self._metrics.count_request(route, scope["method"], status, code, seconds)
+            self._recorder.record(
+                method=method,
+                path=scope["path"],
+                route=route,
+                status=status,
+                code=code,
+                seconds=seconds,
+                fields=fields,
+                api_key_name=state.get("api_key_name"),
+            )
             if span:
-                span.finish(method=scope["method"], route=route, status=status, code=code, request_id=request_id)
-            if self._access_log:
-                self._log(scope, route, status, 1000 * seconds)
+                span.finish(method=method, route=route, status=status, code=code, request_id=request_id)
             request_fields.reset(context)
-
-    def _log(self, scope: Scope, route: str, status: int, duration_ms: float) -> None:
-        method, path, state = scope["method"], scope["path"], scope["state"]
-        fields = {
-            "method": method,
-            "path": path,
-            "route": route,
-            "status": status,
-            "code": state.get("error_code"),
-            "duration_ms": round(duration_ms, 3),
-            "api_key_name": state.get("api_key_name"),
-        }
-        access_logger.info(
-            "%s %s %d %.1f ms %s", method, path, status, duration_ms, state["request_id"],
-            extra={name: value for name, value in fields.items() if value is not None},
-        )  # fmt: skip
 
 
 def _server_timing(timings: Timings, total_s: float) -> str:

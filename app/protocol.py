@@ -10,19 +10,20 @@ cannot read its answer. Little of this runs on the way of an ordinary request.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from app.auth import Auth
 from app.connections import Connections, usable_connections
-from app.metrics import Metrics
-from app.problems import MEDIA_TYPE, problem_details
-from app.settings import Settings
+from app.problems import problem_details
+from app.refusal import Refusals, whole_answer
+from app.request_record import request_id_of
+from app.service import Service
 from app.transport import JoiningTransport
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
@@ -33,10 +34,13 @@ _LINGER_S: Final = 30.0
 _SHORT_LINGER_S: Final = 1.0
 
 
-def limited_protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+def limited_protocol(service: Service, auth: Auth) -> type[asyncio.Protocol]:
     """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
-    connections = Connections(usable_connections(settings.max_connections), metrics)
-    return partial(LimitedProtocol, connections=connections)  # type: ignore[return-value] # uvicorn only calls it
+    connections = Connections(usable_connections(service.settings.max_connections), service.metrics)
+    refusals = Refusals(service, auth)
+    return partial(  # type: ignore[return-value] # uvicorn only calls it
+        LimitedProtocol, connections=connections, refusals=refusals
+    )
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -47,6 +51,7 @@ class LimitedProtocol(HttpToolsProtocol):
         server_state: uvicorn's, shared by all connections.
         app_state: of the lifespan.
         connections: shared by all connections too.
+        refusals: likewise.
     """
 
     def __init__(
@@ -57,9 +62,11 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         connections: Connections,
+        refusals: Refusals,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._connections = connections
+        self._refusals = refusals
         self._in_head = False
         self._in_message = False
         self._last_received = 0
@@ -103,7 +110,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or what follows a chunked body
             self._refuse_head()
-        elif self._timer is None and (self._in_head or self._is_idle):
+        elif self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or self._is_idle):
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_timed_out)
 
     # Called by the parser
@@ -125,6 +132,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse_head()
                 return
             self._unread_bytes = 0
+        if self._refuse_at_once():
+            return
         super().on_headers_complete()
         self._connections.work(self)
         if self.expect_100_continue:
@@ -135,15 +144,21 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Passes a piece of a body on."""
         self._unread_bytes = 0
-        if not self._ending:
+        if not self._ending and not self._is_idle:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Ends the counting."""
         self._in_message = False
-        if not self._ending:
-            self._stop_timer()
+        if self._ending:
+            return
+        self._stop_timer()
+        if not self._is_idle:
             super().on_message_complete()
+        elif self.timeout_keep_alive_task is None:  # answered before, and uvicorn's timer stopped when this came
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     # Called by the application's side
 
@@ -184,6 +199,26 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def _refuse_at_once(self) -> bool:
+        """Answers what there is no room for, if nothing about the request or the connection is special."""
+        if not self._is_idle or self.expect_100_continue or self.transport.is_closing():
+            return False
+        if self.parser.should_upgrade() or not self.parser.should_keep_alive():
+            return False
+        answer = self._refusals.answer(
+            self.parser.get_method(),
+            self.url,
+            self.headers,
+            scheme=self.scheme or "http",
+            defaults=self.server_state.default_headers,
+        )
+        if answer is None:
+            return False
+        self._connections.work(self)
+        self.transport.write(answer)
+        self.on_response_complete()
+        return True
+
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"The request's headers have more than {MAX_HEAD_BYTES:,} bytes.")
 
@@ -203,14 +238,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self.drop()
 
     def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
-        problem = problem_details(code, detail, request_id=uuid.uuid4().hex)
-        body = problem.model_dump_json().encode()
-        headers = [*self.server_state.default_headers, (b"content-type", MEDIA_TYPE.encode())]
-        headers += [(b"content-length", str(len(body)).encode()), (b"connection", b"close")]
-        headers += [(b"x-request-id", problem.request_id.encode())]
+        headers = [*self.server_state.default_headers, (b"connection", b"close")]
         headers += [(b"retry-after", retry_after)] if retry_after else []
-        lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        self.transport.write(STATUS_LINE[problem.status] + lines + b"\r\n" + body)
+        problem = problem_details(code, detail, request_id_of(""))
+        self.transport.write(whole_answer(problem, scheme=self.scheme or "http", headers=headers))
         self._end()
 
     def _end(self) -> None:

@@ -82,7 +82,7 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) ->
         log_config=None,
         access_log=False,  # ours has the request's id
         server_header=False,
-        http=limited_protocol(settings, app.state.service.metrics),
+        http=limited_protocol(app.state.service, app.state.auth),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls_options(settings),

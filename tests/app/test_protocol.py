@@ -6,23 +6,20 @@ import itertools
 import json
 import re
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 
 from app import protocol, uploads
 from app.errors import PROBLEMS
-from app.main import create_app
-from app.protocol import limited_protocol
 from app.settings import Settings
 from tests.app.conftest import colour_image
+from tests.app.sockets import connect, head, running, until, until_closed
 
 Start = Callable[..., str]
 
@@ -34,53 +31,9 @@ def start(colours_store: Path) -> Iterator[Start]:
         yield lambda **settings: stack.enter_context(running(Settings(model_store=colours_store, **settings)))
 
 
-@contextmanager
-def running(settings: Settings) -> Iterator[str]:
-    app = create_app(settings)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        http=limited_protocol(settings, app.state.service.metrics),
-        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type]
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
-    listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listening],))
-    thread.start()
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    try:
-        until(lambda: httpx.get(f"{url}/health/ready").status_code == 200)
-        yield url
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def metric(url: str, name: str) -> float:
     found = re.search(rf"^{re.escape(name)} (\S+)$", httpx.get(f"{url}/metrics").text, re.M)
     return float(found[1]) if found else 0.0
-
-
-def connect(url: str) -> socket.socket:
-    host, port = url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=20)
-
-
-def until_closed(connection: socket.socket) -> bytes:
-    return b"".join(iter(lambda: connection.recv(65536), b""))
-
-
-def head(path: str = "/predict", *, length: int | None = None, more: str = "") -> bytes:
-    declared = "" if length is None else f"Content-Length: {length}\r\n"
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{declared}{more}\r\n".encode()
 
 
 def check_refusal(answer: bytes, code: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -74,3 +76,19 @@ def test_reduced_scale_sits_on_the_grid_of_the_full_one(cat: Pixels, width: int,
 
     assert (crops[0] - crops[1]).abs().mean() < 0.7
     assert (crops[0] - crops[1]).abs().mean() < (shifted - crops[1]).abs().mean() / 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 3000), (2999, 4001), (2049, 6000), (5472, 3648)])
+def test_torch_resizes_a_reduced_image_as_pillow_does(cat: Pixels, width: int, height: int) -> None:
+    """5472 x 3648 is of a size whose pixels Pillow keeps in several pieces of memory."""
+    large = Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)
+    reduced = decode(encode(np.asarray(large), "JPEG", quality=90), min_shorter_side=1024)
+    assert reduced.scale > 1
+    crop = resize_and_crop(reduced, resize_size=256, image_size=224)
+    # An offset that is none to Pillow, and keeps torch from resizing.
+    by_pillow = resize_and_crop(dataclasses.replace(reduced, offset=(0.0, 1e-9)), resize_size=256, image_size=224)
+
+    assert crop.stride() == by_pillow.stride()
+    difference = (crop.int() - by_pillow.int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.005
