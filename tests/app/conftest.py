@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -75,9 +75,9 @@ def colours_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def start_app(colours_store: Path) -> Iterator[StartApp]:
-    """Starts applications with the settings given, and waits until their loading has come to an end."""
+@contextmanager
+def applications(colours_store: Path) -> Iterator[StartApp]:
+    """Gives what starts applications with the settings given, and waits until their loading has come to an end."""
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, **settings: object) -> TestClient:
@@ -86,12 +86,27 @@ def start_app(colours_store: Path) -> Iterator[StartApp]:
             deadline = time.monotonic() + 30
             while wait and client.get("/health/startup").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/health/startup").text
+                time.sleep(0.01)  # asking without a pause would take the time that loading needs
             return client
 
         yield start
 
 
 @pytest.fixture
-def client(start_app: StartApp) -> TestClient:
-    """An application that serves the colour model with the default settings."""
+def start_app(colours_store: Path) -> Iterator[StartApp]:
+    """Starts applications of the test's own."""
+    with applications(colours_store) as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def client(colours_store: Path) -> Iterator[TestClient]:
+    """An application that serves the colour model, shared by the tests of a file: what they change, they undo."""
+    with applications(colours_store) as start:
+        yield start()
+
+
+@pytest.fixture
+def own_client(start_app: StartApp) -> TestClient:
+    """As `client`, for one test: for those that count, or leave the service otherwise than they found it."""
     return start_app()

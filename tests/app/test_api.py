@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.app.conftest import COLOURS, StartApp, colour_image, export_colours
+from tests.app.conftest import COLOURS, StartApp, applications, colour_image, export_colours
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=xyz"}
 
@@ -181,10 +182,10 @@ def test_other_origins_are_not_allowed_by_default(client: TestClient) -> None:
     assert "Access-Control-Allow-Origin" not in response.headers
 
 
-def test_metrics_count_requests_and_images(client: TestClient) -> None:
-    client.post("/predict", content=colour_image("red"))
-    client.post("/predict", content=b"nonsense")
-    text = client.get("/metrics").text
+def test_metrics_count_requests_and_images(own_client: TestClient) -> None:
+    own_client.post("/predict", content=colour_image("red"))
+    own_client.post("/predict", content=b"nonsense")
+    text = own_client.get("/metrics").text
 
     assert 'predictor_requests_total{code="",method="POST",route="/predict",status="200"} 1.0' in text
     assert 'predictor_requests_total{code="unsupported_format",method="POST",route="/predict",status="415"} 1.0' in text
@@ -192,6 +193,13 @@ def test_metrics_count_requests_and_images(client: TestClient) -> None:
     assert 'predictor_inference_seconds_count{model="colours"} 1.0' in text
     assert "predictor_pending_images 0.0" in text
     assert 'predictor_model_loads_total{outcome="ready"} 1.0' in text
+
+
+@pytest.fixture(scope="module")
+def client_without_model(colours_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """An application that found no model."""
+    with applications(colours_store) as start:
+        yield start(model_store=tmp_path_factory.mktemp("empty"))
 
 
 @pytest.mark.parametrize(
@@ -204,13 +212,13 @@ def test_metrics_count_requests_and_images(client: TestClient) -> None:
     ],
 )
 def test_probes_answer_under_the_names_that_others_expect(
-    start_app: StartApp, tmp_path: Path, alias: str, path: str
+    client: TestClient, client_without_model: TestClient, alias: str, path: str
 ) -> None:
-    for client in (start_app(), start_app(model_store=tmp_path)):
-        answer, expected = client.get(alias), client.get(path)
+    for each in (client, client_without_model):
+        answer, expected = each.get(alias), each.get(path)
         assert answer.status_code == expected.status_code
         assert answer.json().get("status") == expected.json().get("status")
-        assert alias not in client.get("/openapi.json").json()["paths"]
+        assert alias not in each.get("/openapi.json").json()["paths"]
 
 
 def test_time_limit_of_a_client_is_documented(client: TestClient) -> None:

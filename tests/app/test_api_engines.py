@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.app.conftest import StartApp
+from tests.app.conftest import applications
 from tests.app.test_api import test_answer_names_the_class_and_describes_the_image as test_answer
 from tests.app.test_api import test_batch_answers_in_order_and_a_bad_image_fails_alone as test_batch
 from tests.app.test_api import test_top_k_limits_the_answer as test_top_k
@@ -19,12 +20,13 @@ __all__ = ["test_answer", "test_batch", "test_top_k"]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.onnx
 
 
-@pytest.fixture(params=ENGINES)
-def client(request: pytest.FixtureRequest, start_app: StartApp, twin_store: Path) -> TestClient:
+@pytest.fixture(scope="module", params=ENGINES)
+def client(request: pytest.FixtureRequest, twin_store: Path) -> Iterator[TestClient]:
     """An application that serves the colour model with one engine."""
-    client = start_app(model_store=twin_store, engine=request.param)
-    assert client.get("/models/colours").json()["engine"] == request.param
-    return client
+    with applications(twin_store) as start:
+        client = start(engine=request.param)
+        assert client.get("/models/colours").json()["engine"] == request.param
+        yield client
 
 
 def test_bad_image_has_its_problem(client: TestClient) -> None:

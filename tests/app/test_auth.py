@@ -14,7 +14,7 @@ from starlette.types import Message, Scope
 
 from app.auth import ADMIN_TAG, OPEN_PATHS, add_admin_routes, require_admin
 from app.keys import new_key
-from tests.app.conftest import StartApp, colour_image
+from tests.app.conftest import StartApp, applications, colour_image
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND")
 KEY, KEY_LINE = new_key("shop")
@@ -44,12 +44,19 @@ def admin_keys_file(tmp_path: Path) -> Path:
     return tmp_path / "admins"
 
 
-@pytest.fixture
-def guarded(start_app: StartApp, admin_keys_file: Path) -> TestClient:
-    """A service with keys of every kind, and a route for admins."""
-    client = start_app(api_keys=f"{KEY_LINE},{METRICS_LINE}", admin_keys_file=admin_keys_file)
+def _guard(start: StartApp, admin_keys_file: Path) -> TestClient:
+    client = start(api_keys=f"{KEY_LINE},{METRICS_LINE}", admin_keys_file=admin_keys_file)
     add_admin_routes(_app(client), router)
     return client
+
+
+@pytest.fixture(scope="module")
+def guarded(colours_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A service with keys of every kind, and a route for admins."""
+    admin_keys_file = tmp_path_factory.mktemp("keys") / "admins"
+    admin_keys_file.write_text(ADMIN_LINE)
+    with applications(colours_store) as start:
+        yield _guard(start, admin_keys_file)
 
 
 def _app(client: TestClient) -> FastAPI:
@@ -130,7 +137,11 @@ async def test_stranger_is_answered_before_the_body_is_read(guarded: TestClient)
     assert [message["status"] for message in answers if message["type"] == "http.response.start"] == [401, 401]
 
 
-def test_strangers_are_counted_and_the_name_of_a_key_is_told_but_not_the_key(guarded: TestClient) -> None:
+def test_strangers_are_counted_and_the_name_of_a_key_is_told_but_not_the_key(
+    start_app: StartApp, admin_keys_file: Path
+) -> None:
+    guarded = _guard(start_app, admin_keys_file)
+
     @_app(guarded).get("/who")
     async def who(request: Request) -> dict[str, str]:
         return {name: str(value) for name, value in request.state._state.items()}

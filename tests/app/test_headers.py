@@ -5,11 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
 
-from tests.app.conftest import StartApp, colour_image
+from tests.app.conftest import StartApp, applications, colour_image
+
+
+@pytest.fixture(scope="module")
+def client(colours_store: Path) -> Iterator[TestClient]:
+    """An application that touches no file between requests: it neither looks at its store nor samples its process."""
+    with pytest.MonkeyPatch.context() as patch, applications(colours_store) as start:
+        patch.setattr("app.sampling._INTERVAL_S", 3600.0)
+        yield start(watch_store_s=0)
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/models", "/metrics", "/health/live", "/nowhere",

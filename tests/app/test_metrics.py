@@ -31,10 +31,10 @@ def classification(class_id: int, class_count: int = 1000) -> Classification:
     return Classification(probabilities, "JPEG", 640, 480, (), batch_size=1, **times)
 
 
-def test_predictions_are_counted_by_class_and_confidence(client: TestClient) -> None:
+def test_predictions_are_counted_by_class_and_confidence(own_client: TestClient) -> None:
     for colour in ("red", "red", "blue"):
-        client.post("/predict", content=colour_image(colour))
-    found = samples(client)
+        own_client.post("/predict", content=colour_image(colour))
+    found = samples(own_client)
 
     assert found['predictor_predictions_total{class_id="0",class_name="red",model="colours"}'] == 2
     assert found['predictor_predictions_total{class_id="2",class_name="blue",model="colours"}'] == 1
@@ -74,14 +74,16 @@ def test_a_batch_is_counted_once_and_those_of_the_golden_check_are_not(start_app
     assert found['predictor_batch_size_count{model="colours"}'] < 4
 
 
-def test_no_request_adds_a_label_of_its_own(client: TestClient) -> None:
-    client.get("/metrics")
-    before = set(samples(client))
+def test_no_request_adds_a_label_of_its_own(own_client: TestClient) -> None:
+    own_client.get("/metrics")
+    before = set(samples(own_client))
     for number in range(20):
-        client.request(f"BREW{number}", f"/coffee/{number}")
-        client.post(f"/models/model-{number}/predict", content=b"x")
-    added = {re.sub(r"_bucket|_count|_sum|_created", "", name.split("{")[0]) for name in set(samples(client)) - before}
-    requests = [name for name in set(samples(client)) - before if name.startswith("predictor_requests_total")]
+        own_client.request(f"BREW{number}", f"/coffee/{number}")
+        own_client.post(f"/models/model-{number}/predict", content=b"x")
+    added = {
+        re.sub(r"_bucket|_count|_sum|_created", "", name.split("{")[0]) for name in set(samples(own_client)) - before
+    }
+    requests = [name for name in set(samples(own_client)) - before if name.startswith("predictor_requests_total")]
 
     assert added <= {"predictor_requests_total", "predictor_requests", "predictor_request_seconds"}
     assert len(requests) <= 4, requests

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from starlette.testclient import TestClient
 from app.engine import TorchScriptEngine
 from app.errors import PROBLEMS
 from app.service import Phase
-from tests.app.conftest import StartApp, colour_image
+from tests.app.conftest import StartApp, applications, colour_image
 from tests.images import png
 
 FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
@@ -52,15 +53,20 @@ def check(response: object, code: str) -> None:
     assert ("Retry-After" in response.headers) == (PROBLEMS[code].status == 503)
 
 
+@pytest.fixture(scope="module")
+def client_of_small_bodies(colours_store: Path) -> Iterator[TestClient]:
+    """An application that takes no more than 20 kB at once."""
+    with applications(colours_store) as start:
+        yield start(max_body_bytes=20_000)
+
+
 @pytest.mark.parametrize("code", REQUESTS)
-def test_bad_request_gets_its_problem(start_app: StartApp, code: str) -> None:
-    client = start_app(max_body_bytes=20_000)
+def test_bad_request_gets_its_problem(client_of_small_bodies: TestClient, code: str) -> None:
     path, request = REQUESTS[code]
-    check(client.post(path, **request), code)  # type: ignore[arg-type]
+    check(client_of_small_bodies.post(path, **request), code)  # type: ignore[arg-type]
 
 
-def test_body_is_counted_while_it_is_read(start_app: StartApp) -> None:
-    client = start_app(max_body_bytes=20_000)
+def test_body_is_counted_while_it_is_read(client_of_small_bodies: TestClient) -> None:
     sent = 0
 
     def endless() -> object:
@@ -69,7 +75,7 @@ def test_body_is_counted_while_it_is_read(start_app: StartApp) -> None:
             sent += 5_000
             yield b"x" * 5_000
 
-    check(client.post("/predict", content=endless()), "body_too_large")  # type: ignore[arg-type]
+    check(client_of_small_bodies.post("/predict", content=endless()), "body_too_large")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -207,13 +213,13 @@ def test_time_that_is_no_time_is_refused(client: TestClient, timeout_ms: str) ->
 
 
 def test_failing_model_is_an_internal_error_without_a_traceback(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    own_client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_engine: TorchScriptEngine, _images: object) -> object:
         raise RuntimeError("secret reason")
 
     monkeypatch.setattr(TorchScriptEngine, "__call__", fail)
-    response = client.post("/predict", content=colour_image("red"))
+    response = own_client.post("/predict", content=colour_image("red"))
 
     check(response, "internal")
     assert "secret" not in response.text
@@ -221,7 +227,7 @@ def test_failing_model_is_an_internal_error_without_a_traceback(
     assert "secret reason" in caplog.text
 
 
-def test_one_failing_image_does_not_fail_its_batch(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_failing_image_does_not_fail_its_batch(own_client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     computed = TorchScriptEngine.__call__
 
     def fail_on_blue(engine: TorchScriptEngine, images: object) -> object:
@@ -232,22 +238,22 @@ def test_one_failing_image_does_not_fail_its_batch(client: TestClient, monkeypat
 
     monkeypatch.setattr(TorchScriptEngine, "__call__", fail_on_blue)
     files = [("files", colour_image(colour)) for colour in ("red", "blue", "green")]
-    results = client.post("/predict/batch?top_k=1", files=files).json()["results"]
+    results = own_client.post("/predict/batch?top_k=1", files=files).json()["results"]
 
     assert results[0]["predictions"][0]["class_name"] == "red"
     assert results[1]["error"]["code"] == "internal"
     assert results[2]["predictions"][0]["class_name"] == "green"
 
 
-def test_draining_service_is_unready_but_answers_until_it_closes(client: TestClient) -> None:
-    service = client.app.state.service  # type: ignore[attr-defined]
+def test_draining_service_is_unready_but_answers_until_it_closes(own_client: TestClient) -> None:
+    service = own_client.app.state.service  # type: ignore[attr-defined]
     service.phase = Phase.DRAINING
-    check(client.get("/health/ready"), "draining")
-    assert client.post("/predict", content=colour_image("red")).status_code == 200
-    assert client.get("/health/live").status_code == 200
+    check(own_client.get("/health/ready"), "draining")
+    assert own_client.post("/predict", content=colour_image("red")).status_code == 200
+    assert own_client.get("/health/live").status_code == 200
 
     service.phase = Phase.CLOSING
-    check(client.post("/predict", content=colour_image("red")), "draining")
+    check(own_client.post("/predict", content=colour_image("red")), "draining")
 
 
 def test_service_that_still_loads_is_live_but_not_ready(start_app: StartApp, monkeypatch: pytest.MonkeyPatch) -> None:

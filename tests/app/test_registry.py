@@ -94,22 +94,31 @@ def replace_model(version: Path, network: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncate, "not the file that was published"),
-        (flip_a_byte, "not the file that was published"),
-        (truncate_and_rehash, "cannot be loaded as TorchScript"),
-        (swap_weights, "golden check failed: image 0 is"),
-        (nudge_weights, "golden check failed: a probability deviates by"),
-        (lambda version: (version / MODEL_FILE).unlink(), "cannot be read"),
-        (lambda version: (version / MANIFEST_FILE).unlink(), "cannot be read"),
-        (lambda version: (version / MANIFEST_FILE).write_text("{"), "not a valid manifest"),
-        (lambda version: edit_manifest(version, class_names=None), "class_names"),
-        (lambda version: edit_manifest(version, class_names=["a", "b", "c"]), "other class names"),
-        (lambda version: edit_manifest(version, files={}), "lists no files"),
-        (lambda version: edit_manifest(version, files={"../x": hash_file(version / MODEL_FILE).model_dump()}), "../x"),
-        (lambda version: edit_manifest(version, name="other"), "other/1"),
-        (lambda version: shutil.rmtree(version), "No model 'colours'"),
+        pytest.param(truncate, "not the file that was published", id="model cut short"),
+        pytest.param(flip_a_byte, "not the file that was published", id="a byte flipped"),
+        pytest.param(truncate_and_rehash, "cannot be loaded as TorchScript", id="cut short before it was hashed"),
+        pytest.param(swap_weights, "golden check failed: image 0 is", id="other weights"),
+        pytest.param(nudge_weights, "golden check failed: a probability deviates by", id="weights off by little"),
+        pytest.param(lambda version: (version / MODEL_FILE).unlink(), "cannot be read", id="no model"),
+        pytest.param(lambda version: (version / MANIFEST_FILE).unlink(), "cannot be read", id="no manifest"),
+        pytest.param(
+            lambda version: (version / MANIFEST_FILE).write_text("{"), "not a valid manifest", id="manifest not JSON"
+        ),
+        pytest.param(lambda version: edit_manifest(version, class_names=None), "class_names", id="no class names"),
+        pytest.param(
+            lambda version: edit_manifest(version, class_names=["a", "b", "c"]),
+            "other class names",
+            id="class names of another model",
+        ),
+        pytest.param(lambda version: edit_manifest(version, files={}), "lists no files", id="no files listed"),
+        pytest.param(
+            lambda version: edit_manifest(version, files={"../x": hash_file(version / MODEL_FILE).model_dump()}),
+            "../x",
+            id="a file outside its folder",
+        ),
+        pytest.param(lambda version: edit_manifest(version, name="other"), "other/1", id="name of another model"),
+        pytest.param(lambda version: shutil.rmtree(version), "No model 'colours'", id="folder deleted"),
     ],
-    ids=lambda value: value.__name__ if callable(value) and "lambda" not in value.__name__ else str(value)[:30],
 )
 def test_damaged_model_never_serves_and_says_why(
     start_app: StartApp, store_root: Path, damage: Damage, reason: str

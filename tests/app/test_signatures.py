@@ -98,17 +98,23 @@ def _posing_as_newer(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("tamper", "complaint"),
     [
-        (lambda folder: (folder / SIGNATURE_FILE).unlink(), "is not signed"),
-        (lambda folder: (folder / SIGNATURE_FILE).write_bytes(b""), "no signature"),
-        (lambda folder: (folder / SIGNATURE_FILE).write_bytes(bytes(64)), "no signature"),
-        (lambda folder: (folder / MANIFEST_FILE).write_bytes(b"{"), "no signature"),
-        (lambda folder: (folder / MANIFEST_FILE).write_bytes((folder / MANIFEST_FILE).read_bytes() + b" "), "no sig"),
-        (_by_a_stranger, "no signature"),
-        (_other_model, "no signature"),
-        (_same_size, "is not the file that was published"),
-        (lambda folder: (folder / MODEL_FILE).write_bytes(b"x"), "has 1 bytes"),
-        (lambda folder: (folder / MODEL_FILE).unlink(), "cannot be copied"),
-        (_posing_as_newer, "holds a manifest of colours/1"),
+        pytest.param(lambda folder: (folder / SIGNATURE_FILE).unlink(), "is not signed", id="signature deleted"),
+        pytest.param(lambda folder: (folder / SIGNATURE_FILE).write_bytes(b""), "no signature", id="signature emptied"),
+        pytest.param(
+            lambda folder: (folder / SIGNATURE_FILE).write_bytes(bytes(64)), "no signature", id="signature of zeros"
+        ),
+        pytest.param(lambda folder: (folder / MANIFEST_FILE).write_bytes(b"{"), "no signature", id="manifest replaced"),
+        pytest.param(
+            lambda folder: (folder / MANIFEST_FILE).write_bytes((folder / MANIFEST_FILE).read_bytes() + b" "),
+            "no signature",
+            id="manifest longer by a space",
+        ),
+        pytest.param(_by_a_stranger, "no signature", id="signed by a stranger"),
+        pytest.param(_other_model, "no signature", id="other model, manifest to match"),
+        pytest.param(_same_size, "is not the file that was published", id="other model of the same size"),
+        pytest.param(lambda folder: (folder / MODEL_FILE).write_bytes(b"x"), "has 1 bytes", id="other model, smaller"),
+        pytest.param(lambda folder: (folder / MODEL_FILE).unlink(), "cannot be copied", id="model deleted"),
+        pytest.param(_posing_as_newer, "holds a manifest of colours/1", id="older version posing as newer"),
     ],
 )
 def test_what_was_tampered_with_is_never_given_to_torch(

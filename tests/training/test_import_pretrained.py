@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import training.__main__ as command_line
 from app.decode import decode
 from app.manifest import MODEL_FILE, Manifest
 from app.store import ModelStore, verify_files
@@ -181,14 +182,24 @@ def _training(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_command_publishes_the_next_version(imagenet_store: Path) -> None:
-    finished = _training("import-pretrained", "efficientnet-lite0", "--store", str(imagenet_store), "--name", "again")
-    assert finished.returncode == 0, finished.stderr
-    published = imagenet_store / "again" / "1"
-    assert finished.stdout.strip() == f"Published {published}"
-    manifest = Manifest.read(published)
-    verify_files(published, manifest)
-    assert manifest.name == "again"
+def test_the_command_says_where_it_published(imagenet_store: Path) -> None:
+    printed = (imagenet_store.parent / "printed").read_text()
+    assert printed.splitlines()[-1] == f"Published {imagenet_store / 'imagenet' / '1'}"
+
+
+def test_the_command_publishes_the_next_version_under_the_name_that_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a network that is exported in a moment in place of the real one."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 1000))
+    monkeypatch.setattr("training.import_pretrained.efficientnet_lite0", lambda: network)
+    for version in ("1", "2"):
+        command_line.main(["import-pretrained", "efficientnet-lite0", "--store", str(tmp_path), "--name", "again"])
+        published = tmp_path / "again" / version
+        assert capsys.readouterr().out.strip() == f"Published {published}"
+        manifest = Manifest.read(published)
+        verify_files(published, manifest)
+        assert manifest.name == "again"
 
 
 def test_the_command_refuses_an_architecture_it_does_not_have(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -16,13 +16,13 @@ import torch
 
 from app.manifest import Manifest
 from tests.training.folders import digits_config
+from training.__main__ import main
 from training.config_file import save_config
 from training.evaluate import RunEvaluation
 from training.publish import run_predictor
 from training.run import run_training
 from training.run_folder import RunFolder, read_json
 
-MODULE = [sys.executable, "-m", "training"]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
 
 
@@ -50,33 +50,41 @@ def test_training_ends_in_a_published_model_that_predicts_as_the_run_does(tmp_pa
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
 
 
-def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path) -> None:
+def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_NUM_THREADS", "PYTHONPATH"):
+        monkeypatch.setenv(name, ENVIRONMENT[name])
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["training.__main__", "training.run"])  # importing takes seconds: once
     config = digits_config(tmp_path, epochs=10, publish=False, ema_decay=0.9, augmentation="affine",
                            checkpoint_every_steps=5, mixup=0.2)  # fmt: skip
     whole = run_training(config)
     config = config.model_copy(update={"runs": tmp_path / "killed"})
     save_config(config, tmp_path / "config.yaml")
-    command = [*MODULE, "train", "--config", str(tmp_path / "config.yaml")]
+    command = ["train", "--config", str(tmp_path / "config.yaml")]
     moment = random.Random(0)
     kills = 0
     while kills < 3:
-        process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
         steps = sorted((tmp_path / "killed").glob("*/steps.jsonl"))
         size = steps[0].stat().st_size if steps else 0
-        while process.poll() is None:  # at least until it has learned something more
+        process = processes.Process(target=main, args=(command,))
+        process.start()
+        while process.is_alive():  # at least until it has learned something more
             steps = sorted((tmp_path / "killed").glob("*/steps.jsonl"))
             if steps and steps[0].stat().st_size > size:
                 break
             time.sleep(0.01)
         time.sleep(moment.uniform(0, 0.2))
-        if process.poll() is not None:
+        if not process.is_alive():
             break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
         kills += 1
-        command = [*MODULE, "train", "--config", str(tmp_path / "config.yaml"), "--resume"]
+        command = ["train", "--config", str(tmp_path / "config.yaml"), "--resume"]
     assert kills >= 1
-    subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
+    last = processes.Process(target=main, args=(command,))
+    last.start()
+    last.join(120)
+    assert last.exitcode == 0
     (resumed,) = (RunFolder(path) for path in (tmp_path / "killed").iterdir())
     expected = torch.load(whole.last_checkpoint, weights_only=True)
     found = torch.load(resumed.last_checkpoint, weights_only=True)
@@ -123,8 +131,6 @@ def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
 def test_mistakes_end_the_command_with_one_sentence(
     arguments: list[str], expected: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.__main__ import main
-
     with pytest.raises(SystemExit) as ended:
         main(
             [

@@ -23,7 +23,7 @@ def train_digits(folder: Path, **settings: object) -> RunFolder:
         "augmentation": "affine",
         "horizontal_flip": False,
         "device": "cpu",
-        "threads": 2,
+        "threads": 1,
         "publish": False,
         "tracking": "none",
         "runs": folder / "runs",
