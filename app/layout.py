@@ -1,6 +1,6 @@
 """How a CPU engine's threads are laid out: several single-threaded streams, one of many threads, or both by turns.
 
-engine -> built for (cores x 1) and (1 x cores) -> measured, busy and alone -> the one that serves
+engine -> built for (cores + 1) x 1 and 1 x cores -> measured, busy and alone -> the one that serves
 
 Several single-threaded streams lose least to decoding and to other processes, but leave a lone request one core. Where
 all cores together are faster on a batch that is alone, `AdaptiveEngine` gives it them.
@@ -25,6 +25,9 @@ ROUNDS: Final = 3
 ROUND_S: Final = 0.1
 BUSY_BATCH_SIZE: Final = 2
 """Of an almost idle service and of a busy one alike: what is queued is shared out."""
+SPARE_STREAMS: Final = 1
+"""Single-threaded streams beyond one a core: they compute while others hand over or wait for Python's lock, which left
+two cores idle for 8 % of the time (docs/performance.md). On one core they cost small networks a fifth."""
 MIN_GAIN: Final = 1.1
 """What is measured to be faster is only taken if it is so by more than the measurement's noise."""
 
@@ -96,7 +99,7 @@ def possible_layouts(settings: ModelSettings, device_type: str, *, device_count:
         return (Layout(streams or 2 * device_count, threads or 1),)
     if streams or threads:
         return (Layout(streams or max(1, cores // threads), threads or max(1, cores // streams)),)
-    return (Layout(cores, 1), Layout(1, cores)) if cores > 1 else (Layout(1, 1),)
+    return (Layout(cores + SPARE_STREAMS, 1), Layout(1, cores)) if cores > 1 else (Layout(1, 1),)
 
 
 class _Composed:
