@@ -23,7 +23,7 @@ import torch
 from app.artifact import Artifact, load_artifact
 from app.decode import MIN_DETAIL, decode
 from app.engine import Engine, Precision, TorchScriptEngine
-from app.layout import rate_of
+from app.layout import SPARE_STREAMS, rate_of
 from app.openvino_engine import OpenVINOEngine
 from app.resize import resize_and_crop
 from app.store import ModelStore
@@ -102,7 +102,7 @@ def measure(artifact: Artifact, encoded: bytes, candidates: list[_Candidate], se
 def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
     cores = len(os.sched_getaffinity(0))
     candidates = []
-    for streams, threads in dict.fromkeys([(cores, 1), (1, cores)]):
+    for streams, threads in dict.fromkeys([(cores, 1), (cores + SPARE_STREAMS, 1), (1, cores)]):
         twin = artifact.onnx_twin
         assert twin is not None
         openvino = OpenVINOEngine(

@@ -152,7 +152,10 @@ def test_serial_engine_computes_one_batch_at_a_time() -> None:
 
 
 def test_gpu_has_two_streams_so_that_one_copies_while_the_other_computes() -> None:
-    assert possible_layouts(ModelSettings(cores=4), "cpu") == (Layout(5, 1), Layout(1, 4))
-    assert possible_layouts(ModelSettings(cores=1), "cpu") == (Layout(1, 1),)
     assert possible_layouts(ModelSettings(), "cuda", device_count=2) == (Layout(4, 1),)
     assert possible_layouts(ModelSettings(streams=3), "cuda") == (Layout(3, 1),)
+
+
+def test_cpu_has_a_stream_to_spare_unless_it_has_one_core() -> None:
+    assert possible_layouts(ModelSettings(cores=4), "cpu") == (Layout(5, 1), Layout(1, 4))
+    assert possible_layouts(ModelSettings(cores=1), "cpu") == (Layout(1, 1),)
