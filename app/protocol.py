@@ -71,6 +71,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_message = False
         self._last_received = 0
         self._unread_bytes = 0  # received since the head began, or since the last piece of its body
+        self._unwanted_bytes = 0  # of a body that was refused before uvicorn's parser had its head
         self._ending = False  # what comes now is thrown away
         self._lingers_shortly = False
         self._timer: asyncio.TimerHandle | None = None
@@ -81,10 +82,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Takes the connection in, or says that there are too many."""
         super().connection_made(JoiningTransport(transport, self.loop))  # type: ignore[arg-type] # what uvicorn uses of one
         if self._connections.enter(self):
-            # uvicorn's own timer, which it starts only after a first answer.
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._wait_for_next()  # by uvicorn's own timer, which it starts only after a first answer
             return
         self._lingers_shortly = self._connections.begin_refusal()
         if self._lingers_shortly:
@@ -104,6 +102,12 @@ class LimitedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Feeds the parser, for as long as what it keeps is bounded."""
         if self._ending:
+            return
+        if self._unwanted_bytes:
+            data = self._throw_away(data, 0)
+        elif self._is_idle and not self._in_message:
+            data = self._refuse_at_once(data)
+        if not data:
             return
         self._last_received = len(data)
         self._unread_bytes += len(data)
@@ -132,8 +136,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse_head()
                 return
             self._unread_bytes = 0
-        if self._refuse_at_once():
-            return
         super().on_headers_complete()
         self._connections.work(self)
         if self.expect_100_continue:
@@ -155,10 +157,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._stop_timer()
         if not self._is_idle:
             super().on_message_complete()
-        elif self.timeout_keep_alive_task is None:  # answered before, and uvicorn's timer stopped when this came
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+        else:  # answered before, and uvicorn's timer stopped when this came
+            self._wait_for_next()
 
     # Called by the application's side
 
@@ -199,25 +199,33 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse_at_once(self) -> bool:
-        """Answers what there is no room for, if nothing about the request or the connection is special."""
-        if not self._is_idle or self.expect_100_continue or self.transport.is_closing():
-            return False
-        if self.parser.should_upgrade() or not self.parser.should_keep_alive():
-            return False
-        answer = self._refusals.answer(
-            self.parser.get_method(),
-            self.url,
-            self.headers,
-            scheme=self.scheme or "http",
-            defaults=self.server_state.default_headers,
-        )
-        if answer is None:
-            return False
-        self._connections.work(self)
-        self.transport.write(answer)
-        self.on_response_complete()
-        return True
+    def _refuse_at_once(self, data: bytes) -> bytes:
+        """Answers the request that begins with this data, if there is no room for it; returns what is behind it."""
+        refusal = self._refusals.of(data, scheme=self.scheme or "http", defaults=self.server_state.default_headers)
+        if refusal is None or self.transport.is_closing():
+            return data
+        self.server_state.total_requests += 1
+        self._connections.work(self)  # and from now on it is the one that has waited for the shortest time
+        self._connections.wait(self)
+        self.transport.write(refusal.answer)
+        self._unwanted_bytes = refusal.body_bytes
+        return self._throw_away(data, refusal.body_start)
+
+    def _throw_away(self, data: bytes, start: int) -> bytes:
+        """Forgets what has come of a refused body; returns what is behind it."""
+        end = min(start + self._unwanted_bytes, len(data))
+        self._unwanted_bytes -= end - start
+        if not self._unwanted_bytes:
+            self._stop_timer()
+            self._wait_for_next()
+        elif self._timer is None:
+            self._unset_keepalive_if_required()
+            self._start_timer(_LINGER_S, self.drop)
+        return data[end:]
+
+    def _wait_for_next(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _refuse_head(self) -> None:
         self._refuse("head_too_large", f"The request's headers have more than {MAX_HEAD_BYTES:,} bytes.")

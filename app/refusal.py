@@ -1,7 +1,7 @@
-"""Refuses predictions that there is no room for, before they cost a task, a layer of the application or a route.
+"""Refuses predictions that there is no room for, before they cost a parser, a task, a layer or a route.
 
-head -> plain? -> whose key? -> room? -> the whole answer, which the connection writes; else the application has it,
-which refuses by itself what it must
+bytes of a head -> plain? -> room? -> whose key? -> the whole answer, which the connection writes; else uvicorn has
+them, and the application, which refuses by itself what it must
 
 At ten times what the service can do, most of its answers are refusals: what each costs is taken from those that are
 admitted. What uvicorn, the middleware and the routes do for one was most of that cost (docs/performance.md).
@@ -9,9 +9,10 @@ admitted. What uvicorn, the middleware and the routes do for one was most of tha
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -27,8 +28,27 @@ from app.service import Phase, Service
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-_METHODS: Final = frozenset({b"POST", b"PUT"})
-_PATHS: Final = frozenset({b"/predict", b"/predict/batch"})
+# All that is understood here is what nobody could understand otherwise: the length in digits, each header once and on
+# one line. The rest is uvicorn's parser's, so that no two ideas of where a request ends ever meet on one connection.
+_PLAIN_HEAD: Final = re.compile(
+    rb"(?P<method>POST|PUT) (?P<path>/predict(?:/batch)?)(?:\?[!-~]*)? HTTP/1\.1(?:\r\n[\w-]+:[ -~]*)+"
+)
+_LENGTH: Final = re.compile(rb"[0-9]{1,12}")
+_NOT_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+
+
+class Refusal(NamedTuple):
+    """What becomes of a request that is refused.
+
+    Attributes:
+        answer: head and body.
+        body_start: where the request's body begins, in what has come.
+        body_bytes: its length.
+    """
+
+    answer: bytes
+    body_start: int
+    body_bytes: int
 
 
 class Refusals:
@@ -44,59 +64,64 @@ class Refusals:
         self._auth = auth
         self._recorder = RequestRecorder(service.metrics, access_log=service.settings.access_log)
 
-    def answer(
-        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, scheme: str, defaults: RawHeaders
-    ) -> bytes | None:
-        """Returns the whole answer to a request that is refused; None for all that the application is to look at.
+    def of(self, received: bytes, *, scheme: str, defaults: RawHeaders) -> Refusal | None:
+        """Returns what becomes of a request; None for all that the application is to look at.
 
         Args:
-            method: of HTTP.
-            target: path and query, as they came.
-            headers: of the request, their names in lower case.
+            received: what has come, from the first byte of a request on.
             scheme: `http` or `https`.
             defaults: headers that every answer has.
         """
-        path = target.partition(b"?")[0]
-        if method not in _METHODS or path not in _PATHS or self._service.phase is not Phase.SERVING:
+        service = self._service
+        if not service.admission.pending_images or service.phase is not Phase.SERVING:
             return None
-        if self._service.tracing is not None:  # which wants to see every request
+        if service.tracing is not None:  # which wants to see every request
+            return None
+        end = received.find(b"\r\n\r\n")
+        plain = _PLAIN_HEAD.fullmatch(received, 0, end) if end > 0 else None
+        if plain is None:
             return None
         started_at = time.monotonic()
-        given = dict(reversed(headers))  # of several of one name, the first
-        if self._service.settings.cors_origins and b"origin" in given:  # the answer depends on it
+        lines = received[:end].split(b"\r\n")[1:]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
+        length = _LENGTH.fullmatch(headers.get(b"content-length", b""))
+        if length is None or len(headers) < len(lines) or not _NOT_PLAIN.isdisjoint(headers):
             return None
-        timeout = given.get(TIMEOUT_HEADER)
-        timeout_ms = None if timeout is None else plain_timeout_ms(timeout)
-        route = path.decode()
+        if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
+            return None
+        if service.settings.cors_origins and b"origin" in headers:  # the answer depends on it
+            return None
+        timeout = headers.get(TIMEOUT_HEADER)
         try:
-            deadline = self._service.deadline_of(started_at, timeout_ms)
-            self._service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
+            deadline = service.deadline_of(started_at, None if timeout is None else plain_timeout_ms(timeout))
+            service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
         except OverloadedError as error:
             overloaded = error
         else:
             return None
         try:
-            key = self._auth.check(route, Headers(raw=headers))
+            key = self._auth.check(plain["path"].decode(), Headers(raw=list(headers.items())))
         except PredictorError:  # told as every stranger is
             return None
-        fields = {"request_id": request_id_of(given.get(b"x-request-id", b"").decode("latin-1"))}
-        problem = problem_details(overloaded.code, overloaded.detail, fields["request_id"])
+        request_id = request_id_of(headers.get(b"x-request-id", b"").decode("ascii"))
+        problem = problem_details(overloaded.code, overloaded.detail, request_id)
         seconds = time.monotonic() - started_at
+        self._recorder.record(
+            method=plain["method"].decode(),
+            path=plain["path"].decode(),
+            route=plain["path"].decode(),
+            status=problem.status,
+            code=problem.code,
+            seconds=seconds,
+            fields={"request_id": request_id},
+            api_key_name=key.name if key else None,
+        )
         more = (
             (b"retry-after", str(overloaded.retry_after_s).encode()),
             (b"server-timing", f"total;dur={1000 * seconds:.2f}".encode()),
         )
-        self._recorder.record(
-            method=method.decode(),
-            path=route,
-            route=route,
-            status=problem.status,
-            code=problem.code,
-            seconds=seconds,
-            fields=fields,
-            api_key_name=key.name if key else None,
-        )
-        return whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
+        answer = whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
+        return Refusal(answer, end + 4, int(length[0]))
 
 
 def whole_answer(problem: ProblemDetails, *, scheme: str, headers: RawHeaders) -> bytes:

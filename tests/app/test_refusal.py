@@ -7,6 +7,7 @@ import logging
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -122,6 +123,47 @@ def test_requests_sent_together_are_answered_in_their_order(start_full: StartFul
         answers = until_closed(connection)
 
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"503", b"200"]
+
+
+HEADS = {
+    "plain": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nxxxx",
+    "in lower case": b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length:4\r\nconnection: KEEP-ALIVE\r\n\r\nxxxx",
+    "two equal lengths": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 4\r\n\r\nxxxx",
+    "two lengths": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nxxxx",
+    "list of lengths": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4, 4\r\n\r\nxxxx",
+    "signed length": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: +4\r\n\r\nxxxx",
+    "no length": b"POST /predict HTTP/1.1\r\nHost: x\r\n\r\n",
+    "empty length": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n\r\n",
+    "space before the colon": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length : 4\r\n\r\nxxxx",
+    "length on two lines": b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length:\r\n 4\r\n\r\nxxxx",
+    "length after a lone line feed": b"POST /predict HTTP/1.1\r\nHost: x\nContent-Length: 4\r\n\r\nxxxx",
+    "length after a lone return": b"POST /predict HTTP/1.1\r\nHost: x\rContent-Length: 4\r\n\r\nxxxx",
+    "chunked": b"POST /predict HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
+    "chunked and a length": b"POST /predict HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"1\r\nx\r\n0\r\n\r\n",
+    "zero byte": b"POST /predict HTTP/1.1\r\nHost: \0\r\nContent-Length: 4\r\n\r\nxxxx",
+    "no host": b"POST /predict HTTP/1.1\r\nContent-Length: 4\r\n\r\nxxxx",
+    "HTTP/1.0": b"POST /predict HTTP/1.0\r\nHost: x\r\nContent-Length: 4\r\n\r\nxxxx",
+    "absolute target": b"POST http://x/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nxxxx",
+    "another path": b"POST /predicted HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nxxxx",
+}
+
+
+@pytest.mark.parametrize("request_bytes", HEADS.values(), ids=HEADS)
+def test_no_request_ends_elsewhere_than_for_the_parser(start_full: StartFull, request_bytes: bytes) -> None:
+    """Of two ideas of where a request ends, the second request of the next client would be made."""
+    url = start_full()
+    last = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+
+    def statuses(parts: list[bytes]) -> list[bytes]:
+        with connect(url) as connection:
+            for part in parts:
+                connection.sendall(part)
+                time.sleep(0.02 * (len(parts) > 1))
+            return re.findall(rb"HTTP/1.1 (\d+)", until_closed(connection))
+
+    # A head that comes in two pieces is the parser's.
+    assert statuses([request_bytes + last]) == statuses([request_bytes[:3], request_bytes[3:] + last])
 
 
 def test_connection_that_stays_idle_behind_a_refused_body_is_closed_as_others_are(
