@@ -133,8 +133,14 @@ def whole_answer(problem: ProblemDetails, *, scheme: str, headers: RawHeaders) -
         headers: beyond those that tell of the body, of the request's id and of security.
     """
     body = problem.model_dump_json().encode()
-    lines = [STATUS_LINE[problem.status]]
-    lines += [name + b": " + value + b"\r\n" for name, value in (*headers, *security_headers(scheme))]
-    lines.append(f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n".encode())
-    lines.append(f"x-request-id: {problem.request_id}\r\n\r\n".encode())
-    return b"".join((*lines, body))
+    of_body = f"content-length: {len(body)}\r\nx-request-id: {problem.request_id}\r\n\r\n".encode()
+    return b"".join((STATUS_LINE[problem.status], _lines(headers), _FIXED[scheme], of_body, body))
+
+
+def _lines(headers: RawHeaders) -> bytes:
+    return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
+
+
+_FIXED: Final = {
+    scheme: _lines([*security_headers(scheme), (b"content-type", MEDIA_TYPE.encode())]) for scheme in ("http", "https")
+}

@@ -100,6 +100,10 @@ def test_connection_waits_for_the_replacement_of_the_only_worker(colours_store: 
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
 def test_model_that_is_faster_than_one_process_gets_several(colours_store: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers="auto") as server:
+        # Whoever has an answer has found a service that stays.
+        until(lambda: httpx.post(f"{server.url}/predict", content=colour_image("red")).status_code == 200)
+        for _ in range(20):
+            assert httpx.post(f"{server.url}/predict", content=colour_image("red")).status_code == 200
         server.wait_until_ready()
 
         assert len(server.workers) == usable_cores()
