@@ -22,8 +22,6 @@ _UNLESS_SET: Final[RawHeaders] = (
 )
 _OVER_TLS: Final[RawHeaders] = ((b"strict-transport-security", b"max-age=31536000"),)
 
-_ALL: Final = {"http": _ALWAYS + _UNLESS_SET, "https": _ALWAYS + _UNLESS_SET + _OVER_TLS}
-
 _INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 
@@ -59,7 +57,7 @@ class SecurityHeadersMiddleware:
 
 def security_headers(scheme: str) -> RawHeaders:
     """Returns the headers of an answer that has none of its own, over `http` or `https`."""
-    return _ALL[scheme]
+    return _ALWAYS + _UNLESS_SET + (_OVER_TLS if scheme == "https" else ())
 
 
 def page_policy(html: str, *, style: str = "", script: str = "", image: str = "'self' data:") -> str:

@@ -1,6 +1,7 @@
 """What one client may do to a connection: uvicorn's HTTP protocol, with the limits that it leaves to a proxy.
 
-accept -> room? -> head (bytes, seconds) -> the application -> the rest of a body that nobody reads -> idle -> next head
+accept -> room? -> `refusal.py` -> head (bytes, seconds) -> the application -> the rest of a body that nobody
+reads -> idle -> next head
 
 uvicorn bounds neither the size of a request's head nor the time that it takes, keeps connections that never send
 anything, reads on without end what the application has refused, and may close so early that a client who still sends
