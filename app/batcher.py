@@ -25,7 +25,7 @@ Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 # A stream that has prepared items for this long computes them, rather than let them wait for the next one.
-_MAX_PREPARATION_S: Final = 0.005
+_MAX_PREPARATION_S: Final = 0.01
 
 
 class Answer(NamedTuple, Generic[Result]):
@@ -149,6 +149,11 @@ class Batcher(Generic[Item, Prepared, Result]):
             with self._changed, suppress(ValueError):
                 self._queue.remove(entry)
             raise
+        except Exception:
+            # Its traceback leads through the stream's frames to the entry, and that by its future back to it: a cycle,
+            # which would keep the item in memory until the collector of cycles comes.
+            del entry.future
+            raise
 
     def close(self) -> None:
         """Computes what waits, then ends the streams. Blocks until they have ended."""
@@ -162,15 +167,24 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     def _stream(self) -> None:
         step_back()
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """Waits for a batch and computes it; of its own, so that a stream that waits holds nothing of the last one.
+
+        Returns:
+            whether there may be another: not once closed and empty.
+        """
+        entry, most = self._wait_for_first()
+        if entry is None:
+            return False
         stream = threading.get_ident()
-        while True:
-            entry, most = self._wait_for_first()
-            if entry is None:
-                return
-            self._running_since[stream] = time.monotonic()
-            if batch := self._gather(entry, most):
-                self._compute(batch)
-            del self._running_since[stream]
+        self._running_since[stream] = time.monotonic()
+        if batch := self._gather(entry, most):
+            self._compute(batch)
+        del self._running_since[stream]
+        return True
 
     def _gather(self, entry: _Entry[Item, Result] | None, most: int) -> list[_Ready[Item, Prepared, Result]]:
         """Prepares an entry and those behind it, at most so many; returns those whose clients still wait."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import threading
 import time
+import weakref
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -258,3 +262,33 @@ async def test_item_whose_client_leaves_while_it_is_prepared_is_not_computed() -
     batcher.close()
 
     assert doubler.batches == [[2]]
+
+
+@pytest.mark.parametrize("failing", ["prepare", "run"])
+async def test_item_leaves_memory_with_its_answer_or_its_error_without_the_collector_of_cycles(failing: str) -> None:
+    def fail(_: object) -> list[int]:
+        raise ValueError("broken")
+
+    class Image:
+        pass
+
+    good: Batcher[Image, int, int] = Batcher(id, list, streams=1, max_batch_size=4, max_queue_items=100)
+    bad: Batcher[Image, list[int], int] = Batcher(
+        fail if failing == "prepare" else lambda item: [id(item)], fail, streams=1, max_batch_size=4, max_queue_items=9
+    )
+
+    async def memory_of(batcher: Batcher[Image, Any, int]) -> weakref.ref[Image]:
+        image = Image()
+        with suppress(ValueError):
+            await batcher.submit(image, deadline=math.inf)
+        return weakref.ref(image)
+
+    gc.disable()
+    try:
+        memories = [await memory_of(good), await memory_of(bad)]
+        await asyncio.sleep(0)  # the loop holds the future that woke this task until it has run
+        good.close()
+        bad.close()
+        assert [memory() for memory in memories] == [None, None]
+    finally:
+        gc.enable()
