@@ -70,8 +70,11 @@ class Admission:
                 longer than its requests' patience computes for nobody. `retry_after_s` is computed from the rate at
                 which images leave.
         """
-        most = self._max_pending_images - (0 if model is None else self._reserved_for_others(model))
-        if self._pending_images + images > most:
+        wanted = self._pending_images + images
+        most = self._max_pending_images
+        if model is not None and 2 * wanted > most:  # at most half is ever kept free for others
+            most -= self._reserved_for_others(model)
+        if wanted > most:
             raise OverloadedError(
                 f"{self._pending_images} images are being worked on already; at most {most} are admitted for this "
                 "model.",

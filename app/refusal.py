@@ -77,11 +77,15 @@ class Refusals:
             return None
         if service.tracing is not None:  # which wants to see every request
             return None
+        started_at = time.monotonic()
+        overloaded = self._overload(service.deadline_of(started_at, None))
         end = received.find(b"\r\n\r\n")
+        # Most requests are not refused: they cost no more than this look.
+        if overloaded is None and TIMEOUT_HEADER not in received[: max(end, 0)].lower():
+            return None
         plain = _PLAIN_HEAD.fullmatch(received, 0, end) if end > 0 else None
         if plain is None:
             return None
-        started_at = time.monotonic()
         lines = received[:end].split(b"\r\n")[1:]
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
         length = _LENGTH.fullmatch(headers.get(b"content-length", b""))
@@ -91,13 +95,10 @@ class Refusals:
             return None
         if service.settings.cors_origins and b"origin" in headers:  # the answer depends on it
             return None
-        timeout = headers.get(TIMEOUT_HEADER)
-        try:
-            deadline = service.deadline_of(started_at, None if timeout is None else plain_timeout_ms(timeout))
-            service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
-        except OverloadedError as error:
-            overloaded = error
-        else:
+        if overloaded is None:
+            own_limit = plain_timeout_ms(headers.get(TIMEOUT_HEADER, b""))
+            overloaded = self._overload(service.deadline_of(started_at, own_limit))
+        if overloaded is None:
             return None
         try:
             key = self._auth.check(plain["path"].decode(), Headers(raw=list(headers.items())))
@@ -122,6 +123,14 @@ class Refusals:
         )
         answer = whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
         return Refusal(answer, end + 4, int(length[0]))
+
+    def _overload(self, deadline: float) -> OverloadedError | None:
+        """Returns why there is no room for a request."""
+        try:
+            self._service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
+        except OverloadedError as error:
+            return error
+        return None
 
 
 def whole_answer(problem: ProblemDetails, *, scheme: str, headers: RawHeaders) -> bytes:
