@@ -10,6 +10,7 @@ import gc
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
 
 from fastapi import FastAPI
 
@@ -17,6 +18,9 @@ from app.priority import step_back
 from app.sampling import Sampler
 from app.scaling import worthwhile_workers
 from app.service import Phase, Service
+
+# New objects after which the collector looks for cycles among them.
+_COLLECT_AFTER: Final = 10_000
 
 
 def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
@@ -50,6 +54,7 @@ async def _load_and_watch(service: Service) -> None:
     # every request for a tenth of a second.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
     runtime = service.runtime
     if runtime and not service.is_settled:
         models = service.registry.served

@@ -212,7 +212,8 @@ def share_files(runtime: Runtime) -> None:
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(runtime.metrics_folder)
     # The library chooses by the environment when it is imported, which was in the supervisor.
-    values.ValueClass = values.MultiProcessValue(lambda: _file_label(runtime.index))  # type: ignore[no-untyped-call]
+    label = _file_label(runtime.index)
+    values.ValueClass = values.MultiProcessValue(lambda: label)  # type: ignore[no-untyped-call]
 
 
 def forget_worker(folder: Path, index: int) -> None:
@@ -267,7 +268,7 @@ class ModelMetrics:
         self._decode_seconds.observe(classification.decode_s)
         self._queue_seconds.observe(classification.queue_s)
         self._inference_seconds.observe(classification.inference_s)
-        class_id = int(classification.probabilities.argmax())
+        class_id = int(classification.ranking[0])
         self._confidence.observe(float(classification.probabilities[class_id]))
         predictions = self._predictions_by_class.get(class_id)
         if predictions is None:

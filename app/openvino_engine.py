@@ -74,7 +74,7 @@ class OpenVINOEngine:
         if request is None:  # one a stream: a request computes one batch at a time
             request = self._requests.request = self._compiled.create_infer_request()
         batch = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (N, S, S, 3), as its parts lie
-        request.infer([batch], share_inputs=True)
+        request.infer({0: batch}, share_inputs=True, share_outputs=True)
         probabilities: Probabilities = request.get_output_tensor().data.astype(np.float32)  # a copy: it is used again
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
 

@@ -13,6 +13,8 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from app.artifact import Artifact
@@ -33,6 +35,7 @@ class Classification:
 
     Attributes:
         probabilities: `(C,)` float32.
+        ranking: `(C,)` class ids, the most probable first; of equal ones the lower id.
         format: that the image was recognised as.
         width: in pixels, upright.
         height: likewise.
@@ -45,6 +48,7 @@ class Classification:
     """
 
     probabilities: Probabilities
+    ranking: npt.NDArray[np.intp]
     format: ImageFormat
     width: int
     height: int
@@ -73,6 +77,14 @@ class _Prepared(NamedTuple):
     decode_started_at: float
 
 
+class _Computed(NamedTuple):
+    """What came of one image of a batch."""
+
+    image: _Prepared
+    probabilities: Probabilities
+    ranking: npt.NDArray[np.intp]
+
+
 class Pipeline:
     """Takes encoded images to probabilities, many at once.
 
@@ -99,7 +111,7 @@ class Pipeline:
         self._limits = settings.image_limits
         self._engine = engine
         self._decode_pool = decode_pool
-        self._batcher: Batcher[_Encoded | _Prepared, _Prepared, tuple[_Prepared, Probabilities]] = Batcher(
+        self._batcher: Batcher[_Encoded | _Prepared, _Prepared, _Computed] = Batcher(
             self._prepare,
             self._infer,
             streams=streams,
@@ -139,9 +151,10 @@ class Pipeline:
                 raise
         decode_wait_s = time.monotonic() - submitted_at - image.decode_s if isinstance(image, _Prepared) else 0.0
         answer = await self._batcher.submit(image, deadline=deadline)
-        prepared, probabilities = answer.result
+        prepared, probabilities, ranking = answer.result
         return Classification(
             probabilities=probabilities,
+            ranking=ranking,
             format=prepared.format,
             width=prepared.width,
             height=prepared.height,
@@ -157,8 +170,7 @@ class Pipeline:
         """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
         height, width = pixels.shape[1:]
         of_no_file = _Prepared(pixels, "BMP", width, height, adjustments=(), decode_s=0.0, decode_started_at=0.0)
-        _, probabilities = (await self._batcher.submit(of_no_file, deadline=deadline)).result
-        return probabilities
+        return (await self._batcher.submit(of_no_file, deadline=deadline)).result.probabilities
 
     @property
     def longest_batch_s(self) -> float:
@@ -211,5 +223,8 @@ class Pipeline:
             started_at,
         )
 
-    def _infer(self, batch: Sequence[_Prepared]) -> list[tuple[_Prepared, Probabilities]]:
-        return list(zip(batch, self._engine([image.pixels for image in batch]), strict=True))
+    def _infer(self, batch: Sequence[_Prepared]) -> list[_Computed]:
+        probabilities = self._engine([image.pixels for image in batch])
+        # Not on the event loop: numpy lets go of Python's lock while it sorts, and the loop would wait to get it back.
+        rankings = np.argsort(-probabilities, axis=1, kind="stable")
+        return list(map(_Computed, batch, probabilities, rankings))

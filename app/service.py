@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Final, TypeVar
 
-import numpy as np
 from starlette.requests import ClientDisconnect, Request
 
 from app import tracing
@@ -200,7 +199,6 @@ class Service:
 def top_classes(classification: Classification, class_names: tuple[str, ...], top_k: int) -> list[ClassProbability]:
     """Returns the `top_k` most probable classes, in descending order; of equal ones the lower id first."""
     probabilities = classification.probabilities
-    best = np.argsort(-probabilities, kind="stable")[:top_k].tolist()
     return [
         ClassProbability(
             class_name=class_names[class_id],
@@ -208,7 +206,7 @@ def top_classes(classification: Classification, class_names: tuple[str, ...], to
             # Six decimals are what float32 holds; a softmax may round to just above 1.
             probability=min(round(float(probabilities[class_id]), 6), 1.0),
         )
-        for class_id in best
+        for class_id in classification.ranking[:top_k].tolist()
     ]
 
 
@@ -236,7 +234,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
     """
     loop = asyncio.get_running_loop()
     watching: asyncio.Task[None] | None = None
-    has_left = False
+    has_left = is_over = False
 
     def watch() -> None:
         nonlocal watching
@@ -245,7 +243,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
 
     def leave(watched: asyncio.Task[None]) -> None:
         nonlocal has_left
-        if not watched.cancelled():
+        if not (is_over or watched.cancelled()):
             has_left = True
             scope.reschedule(loop.time())
 
@@ -255,9 +253,9 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
             try:
                 finished = await work
             finally:
+                is_over = True
                 starting.cancel()
                 if watching is not None:
-                    watching.remove_done_callback(leave)
                     watching.cancel()
     except TimeoutError:
         if has_left:

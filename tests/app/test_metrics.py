@@ -28,7 +28,8 @@ def classification(class_id: int, class_count: int = 1000) -> Classification:
     probabilities = np.zeros(class_count, dtype=np.float32)
     probabilities[class_id] = 0.75
     times = {"decode_s": 0.01, "queue_s": 0.0, "inference_s": 0.02, "decode_started_at": 0.0}
-    return Classification(probabilities, "JPEG", 640, 480, (), batch_size=1, **times)
+    ranking = np.argsort(-probabilities, kind="stable")
+    return Classification(probabilities, ranking, "JPEG", 640, 480, (), batch_size=1, **times)
 
 
 def test_predictions_are_counted_by_class_and_confidence(own_client: TestClient) -> None:
