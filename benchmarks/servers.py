@@ -42,6 +42,7 @@ class Server:
         form_field: of the multipart form; None where the image is the body.
         environment: added to ours.
         kind: `ours`; `peer`: configured as its documentation says; `expert`: with the engine that we have.
+        ready_path: of the probe that tells when all of its processes serve; None where it has none.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Server:
     form_field: str | None
     kind: str = "peer"
     environment: Mapping[str, str] = field(default_factory=dict)
+    ready_path: str | None = None
 
     @property
     def folder(self) -> str:
@@ -111,7 +113,7 @@ def ours(store: Path, name: str = "ours", **environment: str) -> Callable[[str],
                 sys.executable, "-m", "app", "serve", "--model-store", str(store), "--model", model, "--port", str(port)
             ]  # fmt: skip
 
-        return Server(name, command, "/predict", "file", "ours", environment)
+        return Server(name, command, "/predict", None, "ours", environment, "/health/ready")
 
     return server
 
@@ -163,6 +165,7 @@ def running(server: Server, model: Path, image: Path, folder: Path, port: int) -
     try:
         _wait_until_it_answers(process, state.url, upload_of(image, server), log)
         state.ready_s = time.monotonic() - started_at
+        _wait_until_all_is_ready(server, port)
         yield state
     finally:
         state.left_behind = _stop(process, marker)
@@ -197,6 +200,21 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, upload: U
             reason = str(error)
         time.sleep(0.05)
     raise ServerError(f"It did not answer within {_READY_TIMEOUT_S} s ({reason}); see {log}.")
+
+
+def _wait_until_all_is_ready(server: Server, port: int) -> None:
+    """Else the first process that answers gets all connections, and the others none."""
+    if server.ready_path is None:
+        return
+    url = f"http://127.0.0.1:{port}{server.ready_path}"
+    deadline = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=_READY_TIMEOUT_S):
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise ServerError(f"{server.ready_path} did not say within {_READY_TIMEOUT_S} s that it is ready.")
 
 
 def _stop(process: subprocess.Popen[bytes], marker: str) -> int:
