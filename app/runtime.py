@@ -26,6 +26,7 @@ class _Header(IntEnum):
     WANTED_WORKERS = 0
     DRAINING = 1
     RESTARTS = 2
+    COMPLETE = 3
 
 
 class _Field(IntEnum):
@@ -41,7 +42,7 @@ class _Field(IntEnum):
 class Board:
     """A table of numbers in a file that all processes map: a row for the service, and one for each worker.
 
-    Every field has one writer, and is as wide as a machine word, so that no locks are needed.
+    Every field has one writer, or writers of one value, and is as wide as a machine word, so that no locks are needed.
 
     Args:
         path: of the file, which `create` has made.
@@ -85,6 +86,15 @@ class Board:
     @restarts.setter
     def restarts(self, count: int) -> None:
         self._fields[_Header.RESTARTS] = count
+
+    @property
+    def complete(self) -> bool:
+        """Whether all workers have been seen ready together, or one has died, and the rest is what there is."""
+        return bool(self._fields[_Header.COMPLETE] or self.restarts)
+
+    @complete.setter
+    def complete(self, value: bool) -> None:
+        self._fields[_Header.COMPLETE] = value
 
     @property
     def rows(self) -> list[Row]:

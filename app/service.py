@@ -111,9 +111,14 @@ class Service:
             NotReadyError: the default model does not serve, inference has stopped working, or a sibling is not ready.
         """
         self.check_own_readiness()
-        for worker in self.runtime.siblings if self.runtime else ():
-            if worker.accepts and not worker.ready:
+        if self.runtime is None:
+            return
+        board = self.runtime.board
+        for worker in self.runtime.siblings:
+            # One that has died is replaced while the others serve; but whoever begins, begins with all.
+            if not worker.ready and (worker.accepts or not board.complete):
                 raise NotReadyError("Another worker of this service is not ready.", retry_after_s=5)
+        board.complete = True
 
     def check_own_readiness(self) -> None:
         """Raises what keeps this process from taking requests, whatever its siblings do; see `check_ready`."""

@@ -58,7 +58,7 @@ def test_killed_worker_is_replaced_while_the_other_serves(
     monkeypatch.setenv("TMPDIR", str(temporary))
     with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers=2) as server:
         server.wait_until_ready()
-        until(lambda: "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text)
+        assert "predictor_workers_ready 2.0" in httpx.get(f"{server.url}/metrics").text
         assert len(server.workers) == 2
         for _ in range(10):
             assert top_class(server) == "red"
