@@ -5,7 +5,8 @@ kernel's queue of new connections -> readable in every worker -> whoever has few
 Several processes on one socket are not served evenly by the kernel: whichever wakes first empties the queue, and 16
 keep-alive connections fall 13 to 3 on two workers. A socket for each worker (SO_REUSEPORT) is not even either, as it
 goes by a hash, and what waits in the queue of a worker that dies is lost. Hence one queue, which outlives any worker,
-one connection at a time, and a worker that has more than a sibling leaves it a moment to come first.
+one connection at a time, and a worker that has more than a sibling leaves it a moment to come first. One that came
+late, such as the replacement of one that died, gets its part when the others close connections that are too many.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 # would notice, should the sibling not come.
 _PATIENCE_S: Final = 0.001
 _MAX_PATIENCE_S: Final = 0.02
+_TOLERATED_PART: Final = 8  # an eighth more than its part is nothing that a worker closes connections for
 _PAUSE_AFTER_ERROR_S: Final = 0.5  # such as too many open files
 
 
@@ -83,20 +85,28 @@ class Acceptor:
         self._listening.close()
 
     def _on_readable(self) -> None:
-        surplus = self._surplus()
+        ahead = self._ahead()
         if not self._wanted():
             self.shut()
-        elif surplus > 0:
-            self._rest(min(surplus * _PATIENCE_S, _MAX_PATIENCE_S), then_take=True)
+        elif ahead > 0:
+            self._rest(min(ahead * _PATIENCE_S, _MAX_PATIENCE_S), then_take=True)
         else:
             self._take_one()
 
-    def _surplus(self) -> int:
+    def surplus(self) -> int:
+        """Returns how many connections this worker has beyond its part, 0 where that is hardly more than it has."""
+        others = self._others()
+        part = -(-(self._connections() + sum(others)) // (1 + len(others)))
+        surplus = self._connections() - part
+        return surplus if surplus > max(1, part // _TOLERATED_PART) else 0
+
+    def _ahead(self) -> int:
         """Returns how many connections more than the sibling with fewest this worker has."""
-        if self._runtime is None:
-            return 0
-        others = [row.connections for row in self._runtime.siblings if row.accepts]
-        return self._connections() - min(others) if others else 0
+        return self._connections() - min(self._others(), default=self._connections())
+
+    def _others(self) -> list[int]:
+        """Returns how many connections each sibling has that takes some."""
+        return [row.connections for row in self._runtime.siblings if row.accepts] if self._runtime else []
 
     def _take_one(self) -> bool:
         try:

@@ -45,6 +45,7 @@ class Connections:
         self._closed = metrics.connections_closed
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}  # the longest waiting first: a dict keeps its order
+        self._surplus = 0
         self._refused_count = 0
         self._warned_at = -_WARNING_INTERVAL_S
         self._open_count = metrics.connections
@@ -78,6 +79,17 @@ class Connections:
     def work(self, connection: Connection) -> None:
         """Notes that a connection has a request."""
         self._waiting.pop(connection, None)
+
+    def share(self, surplus: int) -> None:
+        """Notes how many connections more than its part of them this process has, where siblings have fewer."""
+        self._surplus = surplus
+
+    def give_away(self) -> bool:
+        """Returns whether a connection is one too many here: closed after its answer, it comes back to a sibling."""
+        if self._surplus <= 0:
+            return False
+        self._surplus -= 1
+        return True
 
     def begin_refusal(self) -> bool:
         """Counts a connection for which there is no room; returns whether it may be told so."""

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.auth import Auth
-from app.connections import Connections, usable_connections
+from app.connections import Connections
 from app.problems import problem_details
 from app.refusal import Refusals, whole_answer
 from app.request_record import request_id_of
@@ -35,9 +35,8 @@ _LINGER_S: Final = 30.0
 _SHORT_LINGER_S: Final = 1.0
 
 
-def limited_protocol(service: Service, auth: Auth) -> type[asyncio.Protocol]:
+def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
     """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
-    connections = Connections(usable_connections(service.settings.max_connections), service.metrics)
     refusals = Refusals(service, auth)
     return partial(  # type: ignore[return-value] # uvicorn only calls it
         LimitedProtocol, connections=connections, refusals=refusals
@@ -139,8 +138,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._unread_bytes = 0
         super().on_headers_complete()
         self._connections.work(self)
-        if self.expect_100_continue:
-            self.cycle.keep_alive = False  # refused, its body may follow or not, and the parser could not tell
+        # A client that waits to be told to go on, and is refused, may send its body or not: the parser could not tell.
+        if self.expect_100_continue or self._connections.give_away():
+            self.cycle.keep_alive = False
         if not self.cycle.keep_alive:
             self.cycle.transport = _GentlyClosing(self)  # type: ignore[assignment]
 

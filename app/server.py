@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from app.acceptor import Acceptor
 from app.auth import Auth
+from app.connections import Connections, usable_connections
 from app.errors import PredictorError
 from app.protocol import limited_protocol
 from app.service import Phase, Service
@@ -77,22 +78,27 @@ class AddressError(PredictorError):
 
 def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
     """Serves an application in this process until a signal ends it."""
+    service: Service = app.state.service
+    connections = Connections(usable_connections(settings.max_connections), service.metrics)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,  # ours has the request's id
         server_header=False,
-        http=limited_protocol(app.state.service, app.state.auth),
+        http=limited_protocol(service, app.state.auth, connections),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls_options(settings),
     )
-    _Server(config, app.state.service, listening).run()
+    _Server(config, service, listening, connections).run()
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, service: Service, listening: socket.socket) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, listening: socket.socket, connections: Connections
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
         self._service = service
         self._runtime = service.runtime
         self._listening = listening
@@ -183,6 +189,7 @@ class _Server(uvicorn.Server):
             os._exit(1)  # the supervisor is gone, and nobody would ever end this process
         row = self._runtime.row
         row.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
+        self._connections.share(self._acceptor.surplus())
         if self._service.watchdog.verdict.restart_because:
             row.ask_for_restart()
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import httpx
 import uvicorn
 
+from app.connections import Connections, usable_connections
 from app.main import create_app
 from app.protocol import limited_protocol
 from app.settings import Settings
@@ -19,10 +20,12 @@ from app.settings import Settings
 @contextmanager
 def running(settings: Settings) -> Iterator[str]:
     app = create_app(settings)
+    service = app.state.service
+    connections = Connections(usable_connections(settings.max_connections), service.metrics)
     config = uvicorn.Config(
         app,
         log_config=None,
-        http=limited_protocol(app.state.service, app.state.auth),
+        http=limited_protocol(service, app.state.auth, connections),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type]
         timeout_graceful_shutdown=1,
     )

@@ -71,6 +71,28 @@ async def test_connections_are_shared_evenly(listening: socket.socket, tmp_path:
     close(clients, workers, listening)
 
 
+async def test_surplus_is_what_a_worker_has_beyond_its_part_and_little_is_none(
+    listening: socket.socket, tmp_path: Path
+) -> None:
+    many, few = workers = two_workers(listening, tmp_path)
+
+    def surplus(of_many: int, of_few: int) -> list[int]:
+        for worker, count in zip(workers, (of_many, of_few), strict=True):
+            worker.connections = [listening] * count
+            worker.publish()
+        return [worker.acceptor.surplus() for worker in workers]
+
+    assert surplus(32, 0) == [16, 0]
+    assert surplus(20, 12) == [4, 0]
+    assert surplus(19, 13) == [3, 0]
+    assert surplus(18, 14) == [0, 0]
+    assert surplus(2, 0) == [0, 0]
+    assert surplus(1000, 800) == [0, 0]
+    few.publish(accepting=False)
+    assert many.acceptor.surplus() == 0
+    close([], workers, listening)
+
+
 async def test_sibling_that_does_not_come_is_not_waited_for(listening: socket.socket, tmp_path: Path) -> None:
     """It says that it takes connections, and has none: all the same, they are taken."""
     awake, hung = workers = two_workers(listening, tmp_path)

@@ -7,6 +7,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -80,6 +81,38 @@ def test_killed_worker_is_replaced_while_the_other_serves(
         assert server.process.wait(20) == 0
         assert not any(exists(worker) for worker in workers)
         assert list(temporary.glob("image-predictor-*")) == []
+
+
+def connections_of(pid: int) -> int:
+    """Returns how many TCP connections a process has open."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            inodes.add(os.readlink(descriptor).removeprefix("socket:[").removesuffix("]"))
+    lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    established = [fields for line in lines if (fields := line.split())[3] == "01"]
+    return sum(fields[9] in inodes for fields in established)
+
+
+def test_connections_that_outlive_a_worker_are_shared_with_its_replacement(colours_store: Path, tmp_path: Path) -> None:
+    """Clients keep theirs open, and would leave the new worker with nothing to do; none loses a request by it."""
+    with (
+        live_server(tmp_path / "log", model="colours", model_store=colours_store, workers=2) as server,
+        ExitStack() as opened,
+    ):
+        server.wait_until_ready()
+        victim = server.workers[0]
+        clients = [opened.enter_context(httpx.Client(base_url=server.url)) for _ in range(12)]
+        os.kill(victim, signal.SIGKILL)
+        until(lambda: victim not in server.workers)
+
+        def shares() -> list[int]:
+            for client in clients:
+                assert client.post("/predict", content=RED).status_code == 200
+            return [connections_of(worker) for worker in server.workers]
+
+        until(lambda: 12 in shares())  # the survivor's, as the replacement is still loading
+        until(lambda: shares() in ([6, 6], [7, 5], [5, 7]))
 
 
 def test_connection_waits_for_the_replacement_of_the_only_worker(colours_store: Path, tmp_path: Path) -> None:
