@@ -160,7 +160,8 @@ def _engine_rates(
                 continue
             for batch_size in sorted({1, settings.max_batch_size}):
                 say(f"Measuring {what}, batch {batch_size}")
-                rate = rate_of(engine, [grey] * batch_size, layout.streams, seconds)
+                streams = min(layout.streams, settings.core_count)
+                rate = rate_of(engine, [grey] * batch_size, streams, seconds)
                 yield EngineRate(name, varied.precision, layout, batch_size, rate)
 
 

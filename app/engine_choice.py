@@ -188,7 +188,7 @@ class _Contest:
         return _Proven(engine, pipeline, check)
 
     def _rates(self, proven: dict[str, _Proven]) -> dict[str, float]:
-        streams = self._layouts[0].streams
+        streams = min(self._layouts[0].streams, self._settings.core_count)
         turns = [partial(rate_of, each.engine, self._busy_batch, streams, ROUND_S) for each in proven.values()]
         return dict(zip(proven, measure(turns), strict=True))
 

@@ -176,8 +176,9 @@ def lay_out(
         what serves best, and what was measured.
     """
     engines = (several, SerialEngine(one))
-    callers = layouts[0].streams
-    busy = measure([partial(rate_of, each, batch, callers, ROUND_S / 2) for each in engines])
+    cores = layouts[1].threads_per_stream
+    callers = [min(layout.streams, cores) for layout in layouts]
+    busy = measure([partial(rate_of, each, batch, n, ROUND_S / 2) for each, n in zip(engines, callers, strict=True)])
     lone = measure([partial(rate_of, each, batch[:1], 1, ROUND_S / 4) for each in engines])
     measured = tuple(
         MeasuredLayout(layout, images_per_s, 1000 / lone_rate)
@@ -216,7 +217,8 @@ def rate_of(
     Args:
         compute: an engine, or more than it, called by all the threads.
         batch: what each of them gives it, again and again.
-        streams: how many threads.
+        streams: how many threads; no more than can compute at once, as the time in which one waits for its turn is not
+            that of the others, and a batch or two would seem to take less than they do.
         seconds: how long.
     """
     rates = [0.0] * streams

@@ -71,7 +71,7 @@ def test_what_is_faster_by_more_than_noise_serves(
     kind: type,
 ) -> None:
     def fake_rate(engine: object, batch: Sequence[torch.Tensor], streams: int, seconds: float) -> float:
-        return (busy if streams == 2 else lone)[isinstance(engine, SerialEngine)]
+        return (busy if len(batch) == 2 else lone)[isinstance(engine, SerialEngine)]
 
     monkeypatch.setattr("app.layout.rate_of", fake_rate)
     engine, choice = lay_out(FakeEngine(), FakeEngine(), LAYOUTS, BATCH)
@@ -79,6 +79,19 @@ def test_what_is_faster_by_more_than_noise_serves(
     assert (choice.layout, choice.lone_threads, type(engine)) == (layout, lone_threads, kind)
     assert [each.images_per_s for each in choice.measured] == list(busy)
     assert [each.lone_batch_ms for each in choice.measured] == [1000 / rate for rate in lone]
+
+
+def test_slow_engine_of_one_stream_is_measured_at_no_more_than_it_does() -> None:
+    """A batch takes longer than is measured; that other callers wait for it makes nothing faster."""
+
+    class Slow(FakeEngine):
+        def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
+            time.sleep(0.06)
+            return super().__call__(images)
+
+    _, choice = lay_out(Slow(), Slow(), LAYOUTS, BATCH)
+
+    assert choice.measured[1].images_per_s <= len(BATCH) / 0.06
 
 
 def test_batch_that_is_alone_has_all_threads_and_others_a_stream_each() -> None:
