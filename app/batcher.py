@@ -24,8 +24,11 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
-# A stream that has prepared items for this long computes them, rather than let them wait for the next one.
-_MAX_PREPARATION_S: Final = 0.01
+# A stream that has prepared items for this long computes them, rather than let them wait for the next one: sooner once
+# it has a few, beyond which only small networks gain, whose images are prepared in no time (docs/performance.md).
+_MAX_PREPARATION_S: Final = 0.02
+_FEW: Final = 4
+_MAX_PREPARATION_OF_MORE_S: Final = 0.0025
 
 
 class Answer(NamedTuple, Generic[Result]):
@@ -194,7 +197,8 @@ class Batcher(Generic[Item, Prepared, Result]):
             if ready := self._prepare_alone(entry):
                 batch.append(ready)
             most -= 1
-            late = time.monotonic() - started_at > _MAX_PREPARATION_S
+            most_s = _MAX_PREPARATION_S if len(batch) < _FEW else _MAX_PREPARATION_OF_MORE_S
+            late = time.monotonic() - started_at > most_s
             entry = None if late or most == 0 else self._next()
         # Preparing takes time, in which clients leave.
         return [ready for ready in batch if self._is_alive(ready.entry)]

@@ -130,7 +130,8 @@ def _decode_and_resize(
             continue
         decoded = decode(encoded, limits=settings.image_limits, min_shorter_side=MIN_DETAIL * resize_size)
         decoded_at = time.perf_counter()
-        resize_and_crop(decoded, resize_size=resize_size, image_size=image_size)
+        exact = settings.precision == "float32"
+        resize_and_crop(decoded, resize_size=resize_size, image_size=image_size, exact=exact)
         decode_s.append(decoded_at - started_at)
         resize_s.append(time.perf_counter() - decoded_at)
     return 1000 * statistics.median(decode_s), 1000 * statistics.median(resize_s or [0.0])

@@ -212,7 +212,8 @@ class Pipeline:
             pixels = decoded.to_tensor()
         else:
             decoded = decode(image.content, limits=image.limits, min_shorter_side=MIN_DETAIL * resize_size)
-            pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size)
+            exact = self._engine.precision == "float32"
+            pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size, exact=exact)
         return _Prepared(
             pixels,
             decoded.format,

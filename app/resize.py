@@ -2,9 +2,12 @@
 
 decoded in full       -> Pillow, equal to the definition in the artifact to the bit (tests hold it)
 at a reduced scale    -> torch, equal to Pillow but for one level in a sample of a thousand, in a fifth of the time
+for less than float32 -> torch too, by one level in seven samples of a thousand at most, in half the time
 """
 
 from __future__ import annotations
+
+from typing import Final
 
 import nanoarrow
 import numpy as np
@@ -13,20 +16,29 @@ from PIL import Image
 
 from app.decode import DecodedImage
 
+# torch begins at the image's corner, and computes what lies before the crop: of long images, too much.
+_MAX_TORCH_RATIO: Final = 4
 
-def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int) -> torch.Tensor:
+
+def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool = True) -> torch.Tensor:
     """Resizes the shorter side, antialiased bilinear, and cuts out the centre; computes only what the crop can see.
 
     Args:
         image: of any size, decoded at any scale; the window is computed at full scale, so that it sits on one grid.
         resize_size: what the shorter side becomes.
         image_size: the side S of the crop; at most `resize_size`.
+        exact: of an image decoded in full, whether the definition is to be met to the bit.
 
     Returns:
         uint8 `(3, S, S)`, in channels-last memory.
     """
-    # Where the image does not begin at a decoded pixel's edge, only Pillow can begin there.
-    by_torch = image.scale > 1 and image.offset == (0.0, 0.0)
+    shorter, longer = sorted((image.width, image.height))
+    by_torch = (
+        (image.scale > 1 or not exact)
+        and longer <= _MAX_TORCH_RATIO * shorter
+        # Where the image does not begin at a decoded pixel's edge, only Pillow can begin there.
+        and image.offset == (0.0, 0.0)
+    )
     crop = _by_torch(image, resize_size, image_size) if by_torch else _by_pillow(image, resize_size, image_size)
     return crop.permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
@@ -37,7 +49,7 @@ def _by_torch(image: DecodedImage, resize_size: int, image_size: int) -> torch.T
     sides = (image.height, image.width)
     resized = [resize_size * side // shorter for side in sides]
     first_row, first_column = (_first_of_crop(length, image_size) for length in resized)
-    # torch can begin at the image's corner alone; rows and columns behind the crop are not computed.
+    # Rows and columns behind the crop are not computed.
     computed: torch.Tensor = torch.ops.aten._upsample_bilinear2d_aa(
         _as_tensor(image.pixels),
         [first_row + image_size, first_column + image_size],

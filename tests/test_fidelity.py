@@ -170,7 +170,7 @@ def test_resize_without_antialias_fails_the_same_test(
 ) -> None:
     """The negative control: the commonest mistake of image services is found, whichever the photo (but the coffee)."""
 
-    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int) -> torch.Tensor:
+    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool) -> torch.Tensor:
         pixels = image.to_tensor().unsqueeze(0).float()  # (1, 3, H, W)
         scale = resize_size / min(pixels.shape[-2:])
         size = [round(side * scale) for side in pixels.shape[-2:]]

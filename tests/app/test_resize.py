@@ -60,6 +60,23 @@ def test_resize_equals_the_predictors_on_any_size(width: int, height: int, sizes
     assert torch.equal(crop, reference(whole(noise).to_tensor(), resize_size=resize_size, image_size=image_size))
 
 
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1024, 768), (33, 32), (1200, 300), (300, 1201)])
+def test_resize_that_need_not_be_exact_differs_by_a_level_here_and_there(cat: Pixels, width: int, height: int) -> None:
+    image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
+    exact, near = (resize_and_crop(image, resize_size=256, image_size=224, exact=exact) for exact in (True, False))
+
+    assert near.stride() == exact.stride()
+    assert (near.int() - exact.int()).abs().max() <= 1
+    assert (near != exact).float().mean() < 0.01
+
+
+def test_resize_of_a_long_image_is_bounded_though_it_need_not_be_exact() -> None:
+    """By torch, this would compute the five million columns before the crop."""
+    long = whole(np.zeros((1, 40_000, 3), dtype=np.uint8))
+
+    assert resize_and_crop(long, resize_size=256, image_size=224, exact=False).shape == (3, 224, 224)
+
+
 @pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
 @pytest.mark.parametrize(("width", "height"), [(1203, 901), (901, 1203)])
 def test_reduced_scale_sits_on_the_grid_of_the_full_one(cat: Pixels, width: int, height: int, orientation: int) -> None:
