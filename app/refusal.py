@@ -129,7 +129,8 @@ class Refusals:
         try:
             self._service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
         except OverloadedError as error:
-            return error
+            # Its traceback leads to the caller's frame, and that to the error: a cycle, with the request's bytes in it.
+            return error.with_traceback(None)
         return None
 
 

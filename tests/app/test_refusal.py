@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -114,6 +115,29 @@ def test_connection_goes_on_behind_a_refused_body(start_full: StartFull) -> None
             connection.sendall(large)
         connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
         assert read(connection)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/predict", "/models/colours/predict"]
+)  # refused by the connection, by the application
+def test_refusal_leaves_nothing_to_the_collector_of_cycles(start_full: StartFull, path: str) -> None:
+    """At overload, there are a thousand a second, each with its request's bytes."""
+    request = head(path, length=len(IMAGE)) + IMAGE
+    with connect(start_full()) as connection:
+
+        def refuse(count: int) -> None:
+            for _ in range(count):
+                connection.sendall(request)
+                assert read(connection)[0] == 503
+
+        refuse(5)
+        gc.collect()
+        gc.disable()
+        try:
+            refuse(50)
+            assert gc.collect() < 50
+        finally:
+            gc.enable()
 
 
 def test_requests_sent_together_are_answered_in_their_order(start_full: StartFull) -> None:
