@@ -80,7 +80,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection in, or says that there are too many."""
-        super().connection_made(JoiningTransport(transport, self.loop))  # type: ignore[arg-type] # what uvicorn uses of one
+        self._joining = JoiningTransport(transport, self.loop)
+        super().connection_made(self._joining)  # type: ignore[arg-type] # what uvicorn uses of one
         if self._connections.enter(self):
             self._wait_for_next()  # by uvicorn's own timer, which it starts only after a first answer
             return
@@ -208,7 +209,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         self._connections.work(self)  # and from now on it is the one that has waited for the shortest time
         self._connections.wait(self)
-        self.transport.write(refusal.answer)
+        self._joining.write_whole(refusal.answer)
         self._unwanted_bytes = refusal.body_bytes
         return self._throw_away(data, refusal.body_start)
 

@@ -100,17 +100,19 @@ class Refusals:
             overloaded = self._overload(service.deadline_of(started_at, own_limit))
         if overloaded is None:
             return None
-        try:
-            key = self._auth.check(plain["path"].decode(), Headers(raw=list(headers.items())))
-        except PredictorError:  # told as every stranger is
-            return None
+        path, key = plain["path"].decode(), None
+        if self._auth.needs_keys:
+            try:
+                key = self._auth.check(path, Headers(raw=list(headers.items())))
+            except PredictorError:  # told as every stranger is
+                return None
         request_id = request_id_of(headers.get(b"x-request-id", b"").decode("ascii"))
         problem = problem_details(overloaded.code, overloaded.detail, request_id)
         seconds = time.monotonic() - started_at
         self._recorder.record(
             method=plain["method"].decode(),
-            path=plain["path"].decode(),
-            route=plain["path"].decode(),
+            path=path,
+            route=path,
             status=problem.status,
             code=problem.code,
             seconds=seconds,

@@ -35,6 +35,11 @@ class JoiningTransport:
             self._loop.call_soon(self._flush)
         self._pending.append(data)
 
+    def write_whole(self, data: bytes) -> None:
+        """Writes what nothing belongs to that follows, at once."""
+        self._flush()
+        self._transport.write(data)
+
     def write_eof(self) -> None:
         """Ends the stream behind what was written."""
         self._flush()
