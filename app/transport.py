@@ -36,7 +36,7 @@ class JoiningTransport:
         self._pending.append(data)
 
     def write_whole(self, data: bytes) -> None:
-        """Writes what nothing belongs to that follows, at once."""
+        """Writes, at once, what is complete in itself."""
         self._flush()
         self._transport.write(data)
 
