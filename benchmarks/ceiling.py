@@ -121,7 +121,8 @@ def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]]
 
     def prepare(encoded: bytes) -> torch.Tensor:
         image = decode(encoded, min_shorter_side=MIN_DETAIL * resize_size)
-        return resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+        exact = engine.precision == "float32"  # as in the service
+        return resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=exact)
 
     return lambda batch: engine([prepare(encoded) for encoded in batch])
 
