@@ -117,9 +117,7 @@ def test_connection_goes_on_behind_a_refused_body(start_full: StartFull) -> None
         assert read(connection)[0] == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/predict", "/models/colours/predict"]
-)  # refused by the connection, by the application
+@pytest.mark.parametrize("path", ["/predict", "/models/colours/predict"], ids=["by-connection", "by-application"])
 def test_refusal_leaves_nothing_to_the_collector_of_cycles(start_full: StartFull, path: str) -> None:
     """At overload, there are a thousand a second, each with its request's bytes."""
     request = head(path, length=len(IMAGE)) + IMAGE
