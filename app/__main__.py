@@ -1,4 +1,4 @@
-"""The command line: `python -m app serve`, `predict`, `bench` ...; or `image-predictor ...` where installed."""
+"""The command line, `image-predictor COMMAND` or `python -m app COMMAND`: parses the options and runs the command."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ usage: image-predictor COMMAND [options]
 commands:
   serve            serve models over HTTP
   predict          classify files and folders without a server
-  bench            measure a model on this machine, and say what limits it
+  bench            measure how fast a model is on this machine, and what limits it
   models           list the published models
-  pin              make a version of a model current, whatever is published
-  unpin            make the highest version current again
+  pin              make one version of a model current until it is unpinned
+  unpin            make the highest version of a model current again
   prune            delete old versions of a model
   sign             sign a published model
-  new-signing-key  make the pair of keys for that
+  new-signing-key  make a pair of keys for signing models
   new-key          make an API key
 
-`image-predictor COMMAND --help` shows a command's options; each is an environment variable too.
+`image-predictor COMMAND --help` shows the options of a command and the environment variables that set them.
 """
 
 
 class Serve(Settings, cli_prog_name="image-predictor serve"):
-    """Serve models over HTTP: POST an image to /predict, get class probabilities."""
+    """Serve models over HTTP. A client sends an image to /predict and gets class probabilities."""
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -47,12 +47,12 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
 
 
 class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
-    """Classify image files, and the images in folders, without a server."""
+    """Classify image files and all images in folders, without a server."""
 
-    paths: CliPositionalArg[list[Path]] = Field(min_length=1, description="Files and folders")
-    top_k: int = Field(default=3, ge=1, description="How many classes to show")
+    paths: CliPositionalArg[list[Path]] = Field(min_length=1, description="Image files, and folders of them")
+    top_k: int = Field(default=3, ge=1, description="Number of classes to show for each image")
     json_lines: CliImplicitFlag[bool] = Field(
-        default=False, alias="json", description="Print a line of JSON for each file instead of a table"
+        default=False, alias="json", description="Print one line of JSON for each file instead of a table"
     )
 
     def cli_cmd(self) -> None:
@@ -64,12 +64,13 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
 
 
 class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
-    """Measure a model on this machine, from decoding to HTTP, and say what limits it."""
+    """Measure how fast a model is on this machine, from decoding to HTTP, and say what limits it."""
 
     paths: CliPositionalArg[list[Path]] = Field(
-        default=[], description="Images, and folders of them; the model's own examples if there are none"
+        default=[],
+        description="Image files, and folders of them. Without any, the model's golden images, or else one made-up photo",
     )
-    seconds: float = Field(default=1.0, gt=0, le=600, description="Of each measurement")
+    seconds: float = Field(default=1.0, gt=0, le=600, description="Duration of each measurement, in seconds")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -90,10 +91,10 @@ class Models(StoreSettings, cli_prog_name="image-predictor models"):
 
 
 class Pin(StoreSettings, cli_prog_name="image-predictor pin"):
-    """Make a version of a model current until it is unpinned; running services switch to it."""
+    """Make one version of a model current until it is unpinned. Running services switch to it."""
 
-    name: CliPositionalArg[str] = Field(description="The model")
-    version: CliPositionalArg[int] = Field(ge=1, description="The version")
+    name: CliPositionalArg[str] = Field(description="Name of the model")
+    version: CliPositionalArg[int] = Field(ge=1, description="Version to make current")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -102,9 +103,9 @@ class Pin(StoreSettings, cli_prog_name="image-predictor pin"):
 
 
 class Unpin(StoreSettings, cli_prog_name="image-predictor unpin"):
-    """Make the highest version of a model current again; running services switch to it."""
+    """Make the highest version of a model current again. Running services switch to it."""
 
-    name: CliPositionalArg[str] = Field(description="The model")
+    name: CliPositionalArg[str] = Field(description="Name of the model")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -114,12 +115,14 @@ class Unpin(StoreSettings, cli_prog_name="image-predictor unpin"):
 
 
 class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
-    """Delete the old versions of a model: not its newest whole ones, nor the one that it is pinned to."""
+    """Delete old versions of a model. The newest intact versions and the pinned version are kept."""
 
-    name: CliPositionalArg[str] = Field(description="The model")
-    keep: int = Field(ge=1, description="How many versions to keep; damaged ones do not count")
+    name: CliPositionalArg[str] = Field(description="Name of the model")
+    keep: int = Field(ge=1, description="Number of versions to keep. Damaged versions do not count")
     trusted_keys: Path | None = Field(
-        default=None, description="PEM file of public keys, as of the services; only versions signed by one count then"
+        default=None,
+        description="PEM file of public keys, the same that the services have. "
+        "With it, only versions that one of the keys has signed count",
     )
 
     def cli_cmd(self) -> None:

@@ -1,4 +1,4 @@
-"""The commands that make keys and signatures; none of them needs a running service."""
+"""The commands that make API keys, signing keys and signatures. They need no running service."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from app.store import ModelStore
 
 
 class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_case=True):
-    """Make an API key: shown once, and kept as a hash alone."""
+    """Make an API key. The key is shown once; the service stores only its hash."""
 
-    name: CliPositionalArg[str] = Field(description="Whose key it is, for the log")
-    append: Path | None = Field(default=None, description="Append the line to this file, and print only the key")
-    metrics: CliImplicitFlag[bool] = Field(default=False, description="A key that opens /metrics alone")
+    name: CliPositionalArg[str] = Field(description="Name of the key's owner, for the log")
+    append: Path | None = Field(
+        default=None, description="File of keys to append the new key's line to. The command then prints only the key"
+    )
+    metrics: CliImplicitFlag[bool] = Field(default=False, description="Make a key that opens only /metrics")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -37,10 +39,10 @@ class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_ca
 
 
 class NewSigningKey(BaseSettings, cli_prog_name="image-predictor new-signing-key", cli_kebab_case=True):
-    """Make a pair of keys for signing models: the private one is written, the public one printed."""
+    """Make a pair of keys for signing models. The private key is written to a file, the public key is printed."""
 
     private_key: CliPositionalArg[Path] = Field(
-        description="The file to be written; keep it where models are published"
+        description="File to write the private key to. Keep it on the machine that publishes models"
     )
 
     def cli_cmd(self) -> None:
@@ -53,8 +55,8 @@ class NewSigningKey(BaseSettings, cli_prog_name="image-predictor new-signing-key
 class Sign(StoreSettings, cli_prog_name="image-predictor sign"):
     """Sign a published model, so that services with --trusted-keys load it."""
 
-    reference: CliPositionalArg[str] = Field(description="NAME for its newest version, or NAME/VERSION")
-    private_key: Path = Field(description="The file that new-signing-key has written")
+    reference: CliPositionalArg[str] = Field(description="Model to sign: NAME for its newest version, or NAME/VERSION")
+    private_key: Path = Field(description="File of the private key that new-signing-key has written")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
