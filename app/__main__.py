@@ -68,7 +68,7 @@ class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
 
     paths: CliPositionalArg[list[Path]] = Field(
         default=[],
-        description="Image files, and folders of them. Without any, the model's golden images, or else one made-up photo",
+        description="Image files, and folders of them. The default: the model's golden images, or a made-up photo",
     )
     seconds: float = Field(default=1.0, gt=0, le=600, description="Duration of each measurement, in seconds")
 
