@@ -87,5 +87,5 @@ def test_all_cores_are_used_unless_some_are_asked_for() -> None:
 
 
 def test_memory_for_bodies_must_hold_the_largest_one() -> None:
-    with pytest.raises(ValidationError, match="raise the one or lower the other"):
+    with pytest.raises(ValidationError, match="raise max_pending_bytes or lower max_body_bytes"):
         Settings(max_body_bytes=2_000, max_pending_bytes=1_000)
