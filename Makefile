@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test lint audit format docs bench clean
+.PHONY: help serve train train-digits mlflow test lint audit format docs release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -51,6 +51,9 @@ format: $(VENV)/.development ## Put the code into the usual form
 
 docs: $(VENV)/.serving ## Write docs/settings.md from app/settings.py
 	@$(BIN)/python -m docs.generate_settings
+
+release: $(VENV)/.development ## Cut VERSION=x.y.z: changelog, version, commit, tag and wheel; upload nothing
+	@$(BIN)/python .ci/release '$(VERSION)'
 
 bench: $(VENV)/.development ## Measure the server and its peers side by side (BENCH=quick: one short round)
 	@command -v wrk >/dev/null || { echo "wrk is needed. On Debian and Ubuntu: sudo apt install wrk"; exit 1; }
