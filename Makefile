@@ -37,9 +37,10 @@ mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
-lint: $(VENV)/.development ## Check the style (ruff) and the types (mypy)
+lint: $(VENV)/.development ## Check the style (ruff), the order of imports (import-linter) and the types (mypy)
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/lint-imports
 	@$(BIN)/mypy
 
 audit: $(VENV)/.development ## Look for known vulnerabilities of the packages in constraints.txt

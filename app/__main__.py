@@ -9,12 +9,11 @@ from typing import NoReturn
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
 
+from app.commands.keys import NewKey, NewSigningKey, Sign
+from app.commands.models import Models, Pin, Prune, Unpin
 from app.errors import PredictorError
-from app.logs import configure_logging
-from app.security_commands import NewKey, NewSigningKey, Sign
-from app.settings import ModelSettings, Settings, StoreSettings
-from app.signatures import TrustedKeys
-from app.store import ModelStore
+from app.settings import ModelSettings, Settings
+from app.telemetry.logs import configure_logging
 
 _USAGE = """\
 usage: image-predictor COMMAND [options]
@@ -40,7 +39,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from app.supervisor import serve
+        from app.server.supervisor import serve
 
         configure_logging(self.log_level, self.log_format)
         sys.exit(serve(self))
@@ -57,7 +56,7 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from app.predict import predict_files
+        from app.commands.predict import predict_files
 
         configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
@@ -74,65 +73,10 @@ class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from app.bench import bench
+        from app.commands.bench.measure import bench
 
         configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
         bench(self, self.paths, seconds=self.seconds)
-
-
-class Models(StoreSettings, cli_prog_name="image-predictor models"):
-    """List the published models."""
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        from app.listing import print_models
-
-        print_models(self.model_store)
-
-
-class Pin(StoreSettings, cli_prog_name="image-predictor pin"):
-    """Make one version of a model current until it is unpinned. Running services switch to it."""
-
-    name: CliPositionalArg[str] = Field(description="Name of the model")
-    version: CliPositionalArg[int] = Field(ge=1, description="Version to make current")
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        ModelStore(self.model_store).pin(self.name, self.version)
-        print(f"Model {self.name} is pinned to version {self.version}.")
-
-
-class Unpin(StoreSettings, cli_prog_name="image-predictor unpin"):
-    """Make the highest version of a model current again. Running services switch to it."""
-
-    name: CliPositionalArg[str] = Field(description="Name of the model")
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        store = ModelStore(self.model_store)
-        store.unpin(self.name)
-        print(f"Model {self.name} is not pinned: version {store.resolve(self.name).name} is current.")
-
-
-class Prune(StoreSettings, cli_prog_name="image-predictor prune"):
-    """Delete old versions of a model. The newest intact versions and the pinned version are kept."""
-
-    name: CliPositionalArg[str] = Field(description="Name of the model")
-    keep: int = Field(ge=1, description="Number of versions to keep. Damaged versions do not count")
-    trusted_keys: Path | None = Field(
-        default=None,
-        description="PEM file of public keys, the same that the services have. "
-        "With it, only versions that one of the keys has signed count",
-    )
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        store = ModelStore(self.model_store, TrustedKeys.configured(self.trusted_keys))
-        store.resolve(self.name)
-        pruned = store.prune(self.name, keep=self.keep)
-        print(f"Deleted versions: {', '.join(map(str, pruned.deleted)) or 'none'}.")
-        for version, reason in pruned.damaged.items():
-            print(f"Version {version} does not count, and is left as it is: {reason}", file=sys.stderr)
 
 
 _COMMANDS: dict[str, type[BaseSettings]] = {

@@ -6,7 +6,7 @@ Nothing here knows a web framework, so that `training` and the command line shar
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 
 class PredictorError(Exception):
@@ -140,36 +140,3 @@ class DeadlineExceededError(PredictorError):
     """The request's time ran out before its answer was ready."""
 
     code = "deadline_exceeded"
-
-
-class Problem(NamedTuple):
-    """How one error code looks over HTTP."""
-
-    status: int
-    title: str
-
-
-PROBLEMS: dict[str, Problem] = {
-    "malformed_request": Problem(400, "Not an HTTP request"),
-    "empty_body": Problem(400, "No image was sent"),
-    "corrupt_image": Problem(400, "The image cannot be decoded"),
-    "unauthorized": Problem(401, "A key is needed"),
-    "forbidden": Problem(403, "The key does not open this"),
-    "unknown_model": Problem(404, "No such model"),
-    "not_found": Problem(404, "No such page"),
-    "method_not_allowed": Problem(405, "Method not allowed here"),
-    "request_too_slow": Problem(408, "The request came too slowly"),
-    "model_rejected": Problem(409, "The version cannot be served"),
-    "body_too_large": Problem(413, "The request body is too large"),
-    "too_many_pixels": Problem(413, "The image has too many pixels"),
-    "unsupported_format": Problem(415, "Not an image format that is served"),
-    "missing_file": Problem(422, "No image file in the form"),
-    "invalid_parameter": Problem(422, "A parameter is not valid"),
-    "head_too_large": Problem(431, "The request's headers are too large"),
-    "internal": Problem(500, "Internal error"),
-    "overloaded": Problem(503, "Too many requests at once"),
-    "not_ready": Problem(503, "No model is ready"),
-    "draining": Problem(503, "The service is shutting down"),
-    "deadline_exceeded": Problem(504, "The request took too long"),
-    "memory_budget": Problem(507, "No memory is left for another model"),
-}

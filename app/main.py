@@ -5,18 +5,19 @@ from __future__ import annotations
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
-from app.admin import add_admin_routes
-from app.api import add_routes
-from app.auth import Auth, KeyMiddleware, document_keys
-from app.headers import SecurityHeadersMiddleware
-from app.lifespan import create_lifespan
-from app.middleware import RequestMiddleware
-from app.pages import add_pages
-from app.problems import add_exception_handlers
-from app.runtime import Runtime
-from app.sampling import Sampler
-from app.service import Service
+from app.api.auth import Auth, KeyMiddleware, document_keys
+from app.api.health import add_health_routes
+from app.api.middleware import RequestMiddleware
+from app.api.models import add_model_routes
+from app.api.pages import add_pages
+from app.api.predict import add_prediction_routes
+from app.api.problems import add_exception_handlers
+from app.api.security_headers import SecurityHeadersMiddleware
+from app.serving.gauges import Sampler
+from app.serving.lifecycle import create_lifespan
+from app.serving.service import Service
 from app.settings import Settings
+from app.system.worker_board import Runtime
 
 _API_VERSION = "1"  # of the interface; the software's own is nobody's business
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
@@ -47,8 +48,9 @@ def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
     )
     app.state.service = service
     app.state.auth = auth = Auth(settings)
-    add_routes(app, service, sampler)
-    add_admin_routes(app, service)
+    add_prediction_routes(app, service)
+    add_model_routes(app, service)
+    add_health_routes(app, service, sampler)
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)

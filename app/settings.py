@@ -15,11 +15,8 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
-from app import tracing
-from app.cores import usable_cores
-from app.decode import ImageLimits
-from app.formats import FORMATS
-from app.logs import LogFormat
+from app.images.limits import FORMATS, ImageLimits
+from app.system.cores import usable_cores
 
 
 def _split_commas(value: str) -> tuple[str, ...]:
@@ -281,7 +278,7 @@ class LogSettings(_SettingsGroup):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Lowest severity that is logged"
     )
-    log_format: LogFormat = Field(
+    log_format: Literal["console", "json"] = Field(
         default="console",
         description="Form of a log line: console for people, json for programs. json writes one object a line, with "
         "the request's id",
@@ -293,13 +290,6 @@ class LogSettings(_SettingsGroup):
         description="OTLP/HTTP address of an OpenTelemetry collector, such as http://localhost:4318. Without it, no "
         "traces are sent",
     )
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _installed_telemetry(cls, value: str) -> str:
-        if value and not tracing.is_installed():
-            raise ValueError("traces need the extra `telemetry`: pip install 'image-predictor[telemetry]'")
-        return value
 
 
 # pydantic takes the fields of the last base first.

@@ -13,14 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import drivers, machine, plots, report
-from benchmarks.ceiling import Ceiling
-from benchmarks.environments import BENCH, InstallError, install, version_of
-from benchmarks.images import write_missing
-from benchmarks.models import model_file, publish_missing
-from benchmarks.results import Memory, Results
-from benchmarks.servers import Running, Server, ServerError, ours, peer_names, peers, running, upload_of
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.comparison import drivers, machine, plots, report
+from benchmarks.comparison.ceiling import Ceiling
+from benchmarks.comparison.environments import BENCH, InstallError, install, version_of
+from benchmarks.comparison.images import write_missing
+from benchmarks.comparison.models import model_file, publish_missing
+from benchmarks.comparison.results import Memory, Results
+from benchmarks.comparison.servers import Running, Server, ServerError, ours, peer_names, peers, running, upload_of
+from benchmarks.comparison.workloads import WORKLOADS, Workload
 
 STORE = BENCH / "model_store"
 IMAGES = BENCH / "images"

@@ -21,8 +21,8 @@ from collections import deque
 
 import uvloop
 
-from benchmarks.load import Answered, Client, Server, claim, percentile_ms, post, serving
 from benchmarks.overload import photo
+from benchmarks.support.load import Answered, Client, Server, claim, percentile_ms, post, serving
 
 _HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 _STARTS = {"idle": b"", "slow head": _HEAD, "slow body": _HEAD + b"Content-Length: 500000\r\n\r\n\xff\xd8\xff"}

@@ -30,8 +30,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.app.conftest import COLOURS, colour_image, export_colours
-from tests.live import LiveServer, live_server
+from tests.support.colours import COLOURS, colour_image, export_colours
+from tests.support.live import LiveServer, live_server
 
 _CLIENT_TIMEOUT_S = 20
 _LOAD_BEFORE_SIGNAL_S = 0.5

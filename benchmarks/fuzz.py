@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.damage import damaged, real_images
-from benchmarks.load import ProcessTree
-from benchmarks.small_service import small_service, tracebacks
-from tests.app.conftest import colour_image
+from benchmarks.support.damage import damaged, real_images
+from benchmarks.support.load import ProcessTree
+from benchmarks.support.small_service import small_service, tracebacks
+from tests.support.colours import colour_image
 
 _MAX_PIXELS = 1_000_000
 _EXPECTED = {200, 400, 413, 415}

@@ -35,9 +35,10 @@ def main() -> None:
     except ImportError:
         sys.exit("Needs atheris, which is no part of the development install: pip install atheris")
     with atheris.instrument_imports(include=["app.decode", "app.colour", "app.jpeg", "app.formats", "PIL"]):
-        from app.decode import ImageLimits, decode
+        from app.images.decode import decode
+        from app.images.limits import ImageLimits
     from app.errors import ImageError
-    from benchmarks.damage import real_images
+    from benchmarks.support.damage import real_images
 
     limits = ImageLimits(max_pixels=_MAX_PIXELS)
     warnings.filterwarnings("ignore", module="PIL")  # as the service does

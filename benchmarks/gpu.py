@@ -17,17 +17,18 @@ from pathlib import Path
 import torch
 import torchvision
 
-from app.artifact import Artifact, load_artifact
-from app.bench import bench, synthetic_photo
-from app.cuda_engine import CudaEngine
-from app.engine import AUTOCAST_DTYPES, Precision, frozen_classify, resolve_devices
-from app.golden import grey_image, warm_up
-from app.layout import rate_of
-from app.manifest import TrainingData
+from app.commands.bench.measure import bench, synthetic_photo
+from app.inference.artifact import Artifact, load_artifact
+from app.inference.cuda_engine import CudaEngine
+from app.inference.engine import Precision, resolve_devices
+from app.inference.golden_check import grey_image, warm_up
+from app.inference.measuring import rate_of
+from app.inference.torchscript_engine import AUTOCAST_DTYPES, frozen_classify
 from app.settings import ModelSettings
-from app.store import ModelStore
-from training.export import Provenance, export
-from training.predictor import Predictor
+from app.store.manifest import TrainingData
+from app.store.model_store import ModelStore
+from training.export.export import Provenance, export
+from training.export.predictor import Predictor
 
 _MIN_SHARE = 0.8
 _WARM_UP_BATCHES = 10

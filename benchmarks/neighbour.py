@@ -19,9 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from app.cores import usable_cores
-from app.http_load import closed_loop, own_server
+from app.commands.bench.http_load import closed_loop, own_server
 from app.settings import ModelSettings
+from app.system.cores import usable_cores
 
 _MAX_P99_TO_MEDIAN = 3.0
 _CONNECTIONS = (1, 16)

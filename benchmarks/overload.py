@@ -24,7 +24,7 @@ import skimage.data
 import uvloop
 from PIL import Image
 
-from benchmarks.load import Answered, Server, claim, closed_loop, open_loop, percentile_ms, post, serving
+from benchmarks.support.load import Answered, Server, claim, closed_loop, open_loop, percentile_ms, post, serving
 
 _PROBES = ("/health/live", "/health/ready")
 _WARM_UP_S = 1.0  # of the overload, in which the queue fills; not counted as goodput

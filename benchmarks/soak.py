@@ -25,10 +25,10 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from benchmarks.damage import damaged, real_images
-from benchmarks.load import ProcessTree
-from benchmarks.small_service import small_service, tracebacks
-from tests.live import LiveServer
+from benchmarks.support.damage import damaged, real_images
+from benchmarks.support.load import ProcessTree
+from benchmarks.support.small_service import small_service, tracebacks
+from tests.support.live import LiveServer
 
 _WINDOWS = 10
 _BOUNDARY = "soak-93c1d7"

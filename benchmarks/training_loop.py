@@ -26,18 +26,18 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from training.config import TrainConfig
-from training.config_file import parse_config
-from training.data import PreparedData
-from training.models import build_model
-from training.progress import Reporter
-from training.run_folder import RunFolder, create_run
-from training.scan import Scan
-from training.setup import make_accelerator
-from training.sources import ArraySource, Pixels
-from training.split import Split
-from training.tracking import Tracker
-from training.train import Trainer
+from training.config.file import parse_config
+from training.config.settings import TrainConfig
+from training.data.prepared import PreparedData
+from training.data.scan import Scan
+from training.data.sources import ArraySource, Pixels
+from training.data.split import Split
+from training.fitting.accelerator import make_accelerator
+from training.fitting.trainer import Trainer
+from training.networks.build import build_model
+from training.runs.progress import Reporter
+from training.runs.run_folder import RunFolder, create_run
+from training.runs.tracking import Tracker
 
 CLASSES = 10
 VALIDATION_IMAGES = 1000

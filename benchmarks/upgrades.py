@@ -27,11 +27,12 @@ import torch
 from PIL import Image
 from torch import nn
 
-from app.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, TrainingData, hash_file
-from app.store import ModelStore
-from tests.live import LiveServer, live_server
-from training.export import Provenance, export
-from training.predictor import Predictor
+from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, TrainingData
+from app.store.model_store import ModelStore
+from app.store.publishing import hash_file
+from tests.support.live import LiveServer, live_server
+from training.export.export import Provenance, export
+from training.export.predictor import Predictor
 
 _MODEL = "switching"
 _CLASS_NAMES = ["first", "second"]

@@ -15,9 +15,9 @@ import skimage.data
 import sklearn.datasets
 import torch
 
-from app.cores import usable_cores
-from tests.images import Pixels
-from tests.once import once_a_run
+from app.system.cores import usable_cores
+from tests.support.images import Pixels
+from tests.support.once import once_a_run
 
 # The same examples every time, and no clock: shared machines are slow now and then.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)

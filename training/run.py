@@ -10,17 +10,17 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from training.config import TrainConfig
-from training.data import PreparedData, prepare_data
-from training.evaluate import EVALUATION_FILE, PREDICTIONS_FILE, RunEvaluation, evaluate_run
-from training.progress import Reporter
-from training.publish import publish_run
-from training.report import write_report
-from training.run_folder import RunFolder, create_run, read_json, write_json
-from training.setup import make_accelerator
-from training.summary import summary
-from training.tracking import Tracker
-from training.train import Trainer
+from training.config.settings import TrainConfig
+from training.data.prepared import PreparedData, prepare_data
+from training.evaluation.evaluate import EVALUATION_FILE, PREDICTIONS_FILE, RunEvaluation, evaluate_run
+from training.evaluation.summary import summary
+from training.export.publish import publish_run
+from training.fitting.accelerator import make_accelerator
+from training.fitting.trainer import Trainer
+from training.pictures.report import write_report
+from training.runs.progress import Reporter
+from training.runs.run_folder import RunFolder, create_run, read_json, write_json
+from training.runs.tracking import Tracker
 
 
 def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder:

@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from app.__main__ import main
-from app.cores import usable_cores
 from app.settings import Settings
+from app.system.cores import usable_cores
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:

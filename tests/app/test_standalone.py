@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import transforms
 
-from tests.app.conftest import StartApp, colour_image
+from tests.support.colours import StartApp, colour_image
 
 
 class CourseNotesPredictor(nn.Module):
@@ -80,7 +80,7 @@ def test_images_of_different_sizes_share_a_batch(start_app: StartApp, standalone
 
 
 def test_served_probabilities_are_the_modules_own(start_app: StartApp, standalone: Path) -> None:
-    from app.decode import decode
+    from app.images.decode import decode
 
     image = colour_image("red", width=75, height=51)
     module = torch.jit.load(str(standalone))  # type: ignore[no-untyped-call]

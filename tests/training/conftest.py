@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.once import once_a_run
+from tests.support.once import once_a_run
 from tests.training.trained_run import train_digits
-from training.run_folder import RunFolder
+from training.runs.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tests.images import Pixels
-from training.config import TrainConfig
-from training.config_file import parse_config
+from tests.support.images import Pixels
+from training.config.file import parse_config
+from training.config.settings import TrainConfig
 
 
 def write_patches(folder: Path, photo: Pixels, count: int, *, seed: int, side: int = 48) -> None:

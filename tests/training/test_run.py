@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.manifest import Manifest
+from app.store.manifest import Manifest
 from tests.training.folders import digits_config
 from training.__main__ import main
-from training.config_file import save_config
-from training.evaluate import RunEvaluation
-from training.publish import run_predictor
+from training.config.file import save_config
+from training.evaluation.evaluate import RunEvaluation
+from training.export.publish import run_predictor
 from training.run import run_training
-from training.run_folder import RunFolder, read_json
+from training.runs.run_folder import RunFolder, read_json
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from training.config import TrainConfig
+from training.config.settings import TrainConfig
 from training.run import run_training
-from training.run_folder import RunFolder
+from training.runs.run_folder import RunFolder
 
 
 def train_digits(folder: Path, **settings: object) -> RunFolder:

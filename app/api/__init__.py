@@ -1,0 +1,19 @@
+"""HTTP as clients see it: routes, uploads, schemas, problems, keys.
+
+middleware.py -> every request: its id, its log line, its metrics, its timings
+request_log.py -> what is recorded of a request
+security_headers.py -> headers that every answer carries
+auth.py, keys.py -> whose API key it is, and what that key may do
+direct_route.py -> the fast way from a plain prediction request to its endpoint
+predict.py -> the prediction routes
+uploads.py -> reads the images of a request, within the limits
+disconnect.py -> stops the work for a client that has left
+answers.py -> classifies the images, and shapes the results
+schemas.py -> the JSON of requests and answers
+problems.py -> errors as `application/problem+json`
+models.py -> the routes that describe, load and unload models
+health.py -> probes and metrics
+pages.py -> the pages for people, `/` and `/docs`
+
+May import `serving` and everything below it.
+"""

@@ -1,0 +1,96 @@
+"""Classifies the images of a request, and shapes the results as HTTP clients see them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from app.api.problems import problem_details
+from app.api.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
+from app.errors import ImageError, PredictorError
+from app.inference.pipeline import Classification
+from app.models.served_model import ServedModel
+from app.serving.service import Service
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Timings:
+    """Seconds that a request spent in each step; of several images, those of the slowest."""
+
+    decode_s: float | None = None
+    queue_s: float | None = None
+    inference_s: float | None = None
+
+    def include(self, classification: Classification) -> None:
+        """Takes an image's times in."""
+        self.decode_s = max(self.decode_s or 0.0, classification.decode_s)
+        self.queue_s = max(self.queue_s or 0.0, classification.queue_s)
+        self.inference_s = max(self.inference_s or 0.0, classification.inference_s)
+
+
+async def classify(
+    service: Service, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
+) -> ImagePrediction:
+    """Classifies one image and counts it; see `Pipeline.classify` for what it raises."""
+    artifact = model.artifact
+    if service.tracing is None:
+        classification = await model.pipeline.classify(encoded, deadline=deadline)
+    else:
+        with service.tracing.classify(artifact.name, artifact.version) as span:
+            classification = await model.pipeline.classify(encoded, deadline=deadline)
+            span.finish(classification)
+    timings.include(classification)
+    service.metrics.of_model(artifact.name, artifact.version).count_image(classification, artifact.class_names)
+    return ImagePrediction(
+        predictions=top_classes(classification, artifact.class_names, top_k),
+        image=describe_image(classification),
+    )
+
+
+async def classify_or_explain(
+    service: Service,
+    model: ServedModel,
+    encoded: bytearray,
+    *,
+    request_id: str,
+    top_k: int,
+    deadline: float,
+    timings: Timings,
+) -> ImagePrediction | FailedImage:
+    """Classifies one of several images; what is wrong with it becomes its result, and no other's."""
+    try:
+        return await classify(service, model, encoded, top_k=top_k, deadline=deadline, timings=timings)
+    except ImageError as error:
+        return FailedImage(error=problem_details(error.code, error.detail, request_id))
+    except PredictorError:  # about the request or the service, so about all images
+        raise
+    except Exception:
+        logger.exception("An image of request %s failed.", request_id)
+        detail = "The image could not be classified; the log has the reason under the request id."
+        return FailedImage(error=problem_details("internal", detail, request_id))
+
+
+def top_classes(classification: Classification, class_names: tuple[str, ...], top_k: int) -> list[ClassProbability]:
+    """Returns the `top_k` most probable classes, in descending order; of equal ones the lower id first."""
+    probabilities = classification.probabilities
+    return [
+        ClassProbability(
+            class_name=class_names[class_id],
+            class_id=class_id,
+            # Six decimals are what float32 holds; a softmax may round to just above 1.
+            probability=min(round(float(probabilities[class_id]), 6), 1.0),
+        )
+        for class_id in classification.ranking[:top_k].tolist()
+    ]
+
+
+def describe_image(classification: Classification) -> ImageDescription:
+    """Returns what is told about the image itself."""
+    return ImageDescription(
+        format=classification.format,
+        width=classification.width,
+        height=classification.height,
+        adjustments=list(classification.adjustments),
+    )

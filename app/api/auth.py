@@ -1,0 +1,201 @@
+"""Who may ask for what: API keys for everything but the probes, admin keys for what changes the service.
+
+request -> KeyMiddleware: a probe? an open service? whose key is it? -> the routes; else 401, 403 or 404 before the body
+is read
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.api.keys import Key, KeyRing
+from app.api.problems import problem_response, responses
+from app.errors import ForbiddenError, PredictorError, UnauthorizedError
+from app.settings import Settings
+
+ADMIN_TAG: Final = "admin"
+OPEN_PATHS: Final = frozenset(
+    {"/health/live", "/health/ready", "/health/startup", "/healthz", "/livez", "/readyz", "/ping"}
+)
+"""The probes: orchestrators have no key."""
+_METRICS_PATH: Final = "/metrics"
+_BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
+
+
+class Auth:
+    """The rules of one service.
+
+    Args:
+        settings: where the keys are.
+
+    Attributes:
+        open_paths: what needs no key, ever.
+        admin_paths: what needs an admin key.
+
+    Raises:
+        KeyFileError: the keys cannot be read.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        has_keys = settings.api_keys_file is not None or settings.api_keys
+        self._api_keys = KeyRing(settings.api_keys_file, settings.api_keys) if has_keys else None
+        self._admin_keys = KeyRing(settings.admin_keys_file) if settings.admin_keys_file is not None else None
+        self.open_paths = OPEN_PATHS | ({_METRICS_PATH} if settings.metrics_open else set())
+        self.admin_paths: list[re.Pattern[str]] = []
+
+    @property
+    def needs_keys(self) -> bool:
+        """Whether there are API keys, so that nothing but the probes is open."""
+        return self._api_keys is not None
+
+    @property
+    def has_admins(self) -> bool:
+        """Whether there are admin keys, so that there are admin routes."""
+        return self._admin_keys is not None
+
+    def check(self, path: str, headers: Headers) -> Key | None:
+        """Returns the key that opens a path, None where none is needed.
+
+        Raises:
+            UnauthorizedError: no key, or one that is not known.
+            ForbiddenError: a known key that does not open this.
+        """
+        if path in self.open_paths:
+            return None
+        if any(pattern.match(path) for pattern in self.admin_paths):
+            return self.check_admin(headers)
+        if self._api_keys is None:
+            return None
+        presented = _presented_key(headers)
+        key = presented and (self._api_keys.find(presented) or self._find_admin(presented))
+        if not key:
+            raise _unauthorized(presented)
+        if key.role == "metrics" and path != _METRICS_PATH:
+            raise ForbiddenError("This key opens /metrics alone.")
+        return key
+
+    def check_admin(self, headers: Headers) -> Key:
+        """Returns the admin key of a request.
+
+        Raises:
+            UnauthorizedError: no key, or one that is not known.
+            ForbiddenError: an API key that is no admin key.
+        """
+        presented = _presented_key(headers)
+        admin = presented and self._find_admin(presented)
+        if admin:
+            return admin
+        if presented and self._api_keys is not None and self._api_keys.find(presented):
+            raise ForbiddenError("This needs an admin key, and the key sent is none.")
+        raise _unauthorized(presented, "an admin key")
+
+    def _find_admin(self, presented: str) -> Key | None:
+        key = self._admin_keys.find(presented) if self._admin_keys is not None else None
+        return None if key is None or key.role else key
+
+
+class KeyMiddleware:
+    """Lets a request pass, or answers it; inside `RequestMiddleware`, which gives it its id and counts it.
+
+    Args:
+        app: what it guards.
+        auth: the rules.
+    """
+
+    def __init__(self, app: ASGIApp, auth: Auth) -> None:
+        self._app = app
+        self._auth = auth
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request; the key's name is in its state afterwards, for the log."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        state = scope["state"]
+        try:
+            key = self._auth.check(scope["path"], Headers(scope=scope))
+        except PredictorError as error:
+            state["error_code"] = error.code  # for the metrics
+            response = problem_response(error.code, error.detail, request_id=state["request_id"])
+            await response(scope, receive, send)
+            return
+        if key:
+            state["api_key_name"] = key.name
+        await self._app(scope, receive, send)
+
+
+async def require_admin(request: Request) -> None:
+    """Guards a route that changes the service: `Depends(require_admin)`.
+
+    Raises:
+        HTTPException: 404, as if there were no such route, if the service has no admin keys.
+        UnauthorizedError: no key, or one that is not known.
+        ForbiddenError: an API key that is no admin key.
+    """
+    auth: Auth = request.app.state.auth
+    if not auth.has_admins:
+        raise HTTPException(404)
+    request.state.api_key_name = auth.check_admin(request.headers).name
+
+
+def add_admin_routes(app: FastAPI, router: APIRouter) -> None:
+    """Adds routes for admins, or none if the service has no admin keys.
+
+    The middleware knows their paths from here on, and answers strangers before a body is read.
+    """
+    auth: Auth = app.state.auth
+    if not auth.has_admins:
+        return
+    auth.admin_paths += [route.path_regex for route in router.routes if isinstance(route, APIRoute)]
+    app.include_router(router)
+
+
+def document_keys(app: FastAPI) -> None:
+    """Lets the OpenAPI document tell which operations need a key."""
+    auth: Auth = app.state.auth
+    if not (auth.needs_keys or auth.has_admins):
+        return
+    app.openapi = _with_keys(app.openapi, auth)  # type: ignore[method-assign]
+
+
+def _with_keys(openapi: Callable[[], dict[str, Any]], auth: Auth) -> Callable[[], dict[str, Any]]:
+    def documented() -> dict[str, Any]:
+        document = openapi()
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        if schemes:  # the document is made once, and kept by FastAPI
+            return document
+        schemes["bearer"] = {"type": "http", "scheme": "bearer"}
+        schemes["header"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+        for path, operation in _operations(document):
+            is_admin = ADMIN_TAG in operation.get("tags", ())
+            if is_admin or (auth.needs_keys and path not in auth.open_paths):
+                operation["security"] = [{"bearer": []}, {"header": []}]
+                codes = ("unauthorized", "forbidden")
+                for status, response in responses(*codes).items():
+                    operation["responses"].setdefault(str(status), response)
+        return document
+
+    return documented
+
+
+def _operations(document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]]:
+    return ((path, operation) for path, item in document["paths"].items() for operation in item.values())
+
+
+def _presented_key(headers: Headers) -> str:
+    bearer = _BEARER.fullmatch(headers.get("authorization", ""))
+    return bearer[1] if bearer else headers.get("x-api-key", "")
+
+
+def _unauthorized(presented: str, wanted: str = "a key") -> UnauthorizedError:
+    if presented:
+        return UnauthorizedError("The key sent is not known here.")
+    return UnauthorizedError(f"This needs {wanted}: send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.")

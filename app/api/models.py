@@ -1,0 +1,152 @@
+"""The routes on models: list and describe them; load, unload and reload them while the service runs.
+
+The routes that change something do not exist for a service without an admin key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Path, Response
+
+from app.api import auth
+from app.api.problems import responses
+from app.api.schemas import (
+    EngineCandidate,
+    GoldenCheckDescription,
+    LayoutCandidate,
+    ModelDescription,
+    ModelDetails,
+    ModelList,
+)
+from app.inference.engine_choice import Candidate
+from app.inference.golden_check import GoldenCheck
+from app.inference.thread_layout import MeasuredLayout
+from app.models.deployment import Slot
+from app.models.served_model import ServedModel
+from app.serving.service import Service
+
+ModelName = Annotated[str, Path(description="A model of GET /models", examples=["imagenet"])]
+
+
+def add_model_routes(app: FastAPI, service: Service) -> None:
+    """Adds the routes that describe models, and those that change which ones serve, to an application."""
+
+    @app.get("/models", tags=["models"], summary="List the models")
+    async def models() -> ModelList:
+        """List the models that this service was asked to serve, and their state."""
+        return ModelList(models=[describe(slot, is_default=slot is service.registry.slots[0])
+                                 for slot in service.registry.slots])  # fmt: skip
+
+    @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
+    async def model(name: ModelName) -> ModelDetails:
+        """Describe a model: manifest, device, engine, precision, golden check."""
+        slot = service.registry.slot(name)
+        description = describe(slot, is_default=slot is service.registry.slots[0])
+        if slot.model is None:
+            return ModelDetails(**dict(description))
+        artifact = slot.model.artifact
+        return ModelDetails(
+            **dict(description),
+            class_names=list(artifact.class_names),
+            engine_candidates=[_describe_candidate(each, slot.model) for each in slot.model.candidates],
+            layout_candidates=[_describe_layout(each) for each in slot.model.layout.measured],
+            manifest=artifact.manifest,
+        )
+
+    router = APIRouter(prefix="/models/{name}", tags=["admin"], dependencies=[Depends(auth.require_admin)])
+    registry, watcher = service.registry, service.watcher
+
+    @router.post(
+        "/reload",
+        summary="Look for a new version now",
+        responses=responses("not_found", "unknown_model", "model_rejected", "memory_budget", "not_ready"),
+    )
+    async def reload(name: ModelName) -> ModelDescription:
+        """Answers when the version that the store has serves. One that fails stays out, and what served serves on."""
+        slot = await watcher.reload(name)
+        return describe(slot, is_default=slot is registry.slots[0])
+
+    @router.post(
+        "/load",
+        summary="Serve a model of the store",
+        responses=responses("not_found", "unknown_model", "model_rejected", "memory_budget"),
+    )
+    async def load(name: ModelName) -> ModelDescription:
+        """Answers when the model serves. One of the settings that was unloaded is served as the settings have it."""
+        slot = await watcher.load(name)
+        return describe(slot, is_default=slot is registry.slots[0])
+
+    @router.post(
+        "/unload",
+        summary="Stop serving a model",
+        status_code=204,
+        responses=responses("not_found", "unknown_model", "invalid_parameter", "not_ready"),
+    )
+    async def unload(name: ModelName) -> Response:
+        """Requests inside are answered first, then its memory is free. The default model cannot be unloaded."""
+        await watcher.unload(name)
+        return Response(status_code=204)
+
+    auth.add_admin_routes(app, router)
+
+
+def describe(slot: Slot, *, is_default: bool) -> ModelDescription:
+    """Returns what is told of a model."""
+    model, rejection = slot.model, slot.rejection
+    if model is None:
+        return ModelDescription(
+            reference=slot.reference,
+            state="failed" if slot.failure else "loading",
+            reason=slot.reason,
+            is_default=is_default,
+            verified=False,
+            rejected_version=rejection.release.label if rejection and rejection.release else None,
+            rejected_because=rejection.reason if rejection else None,
+        )
+    check = model.golden_check
+    return ModelDescription(
+        reference=slot.reference,
+        state="ready",
+        name=model.artifact.name,
+        version=model.artifact.version,
+        is_default=is_default,
+        verified=check is not None,
+        class_count=len(model.artifact.class_names),
+        device=model.engine.device,
+        engine=model.engine.name,
+        precision=model.engine.precision,
+        streams=model.layout.layout.streams,
+        threads_per_stream=model.layout.layout.threads_per_stream,
+        lone_threads=model.layout.lone_threads,
+        golden_check=_describe_check(check),
+        rejected_version=rejection.release.label if rejection and rejection.release else None,
+        rejected_because=rejection.reason if rejection else None,
+    )
+
+
+def _describe_candidate(candidate: Candidate, model: ServedModel) -> EngineCandidate:
+    return EngineCandidate(
+        engine=candidate.engine,
+        chosen=candidate.engine == model.engine.name,
+        images_per_s=candidate.images_per_s and round(candidate.images_per_s, 1),
+        golden_check=_describe_check(candidate.golden_check),
+        rejected_because=candidate.rejected_because,
+    )
+
+
+def _describe_layout(measured: MeasuredLayout) -> LayoutCandidate:
+    return LayoutCandidate(
+        streams=measured.layout.streams,
+        threads_per_stream=measured.layout.threads_per_stream,
+        images_per_s=round(measured.images_per_s, 1),
+        lone_batch_ms=round(measured.lone_batch_ms, 2),
+    )
+
+
+def _describe_check(check: GoldenCheck | None) -> GoldenCheckDescription | None:
+    if check is None:
+        return None
+    return GoldenCheckDescription(
+        example_count=check.example_count, max_abs_deviation=check.max_abs_deviation, bound=check.bound
+    )

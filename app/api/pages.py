@@ -1,0 +1,79 @@
+"""The two pages for people: `/` to try the service, `/docs` for the API. Neither loads anything from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from fastapi import FastAPI, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import FileResponse, HTMLResponse
+
+_INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
+
+_INDEX_PAGE = Path(__file__).parent / "index.html"
+_ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+_ASSETS_PATH = "static-offline-docs"
+
+
+def add_pages(app: FastAPI) -> None:
+    """Adds the pages, and the three files that `/docs` is made of, to an application."""
+    index = _page(_INDEX_PAGE.read_text(encoding="utf-8"), image="'self' data: blob:")  # blob: the photos dropped on it
+    documentation = get_swagger_ui_html(
+        # Relative, so that a proxy may serve all of it below a path of its own.
+        openapi_url=(app.openapi_url or "").removeprefix("/"),
+        title=f"{app.title}: API",
+        swagger_js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{_ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{_ASSETS_PATH}/favicon.png",
+    )
+    docs = _page(bytes(documentation.body).decode(), script="'self'", style="'self' 'unsafe-inline'")
+    app.add_api_route("/", index, include_in_schema=False)
+    app.add_api_route("/docs", docs, include_in_schema=False)
+    for name in _ASSETS:
+        app.add_api_route(f"/{_ASSETS_PATH}/{name}", _asset(name), include_in_schema=False)
+
+
+def _page(
+    html: str, *, script: str = "", style: str = "", image: str = "'self' data:"
+) -> Callable[[], Awaitable[Response]]:
+    headers = {"Content-Security-Policy": page_policy(html, script=script, style=style, image=image)}
+
+    async def page() -> Response:
+        return HTMLResponse(html, headers=headers)
+
+    return page
+
+
+def _asset(name: str) -> Callable[[], Awaitable[Response]]:
+    # One route a file, and no folder that paths of requests are looked up in.
+    path = str(files("fastapi_offline") / "static" / name)
+
+    async def asset() -> Response:
+        return FileResponse(path, headers={"Cache-Control": "private, max-age=86400"})
+
+    return asset
+
+
+def page_policy(html: str, *, style: str = "", script: str = "", image: str = "'self' data:") -> str:
+    """Returns the Content-Security-Policy of a page: its own inline scripts and styles by their hashes, and no others.
+
+    Args:
+        html: the page as it is sent; without anything that a request could put there.
+        style: further sources of styles.
+        script: further sources of scripts.
+        image: the sources of images.
+    """
+    hashes: dict[str, str] = {"script": script, "style": style}
+    for kind, content in _INLINE.findall(html):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        hashes[kind] += f" 'sha256-{digest}'"
+    sources = {f"{kind}-src": listed.strip() for kind, listed in hashes.items()}
+    sources |= {"img-src": image, "connect-src": "'self'"}
+    allowed = "; ".join(f"{directive} {listed}" for directive, listed in sources.items() if listed)
+    return f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -1,0 +1,175 @@
+"""The prediction routes: read the upload, take a permit, classify, shape the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Header, Path, Query, Request, Response
+
+from app.api.answers import classify, classify_or_explain
+from app.api.direct_route import DirectRoute
+from app.api.disconnect import unless_disconnected
+from app.api.models import ModelName
+from app.api.problems import responses
+from app.api.schemas import (
+    BatchPrediction,
+    FailedImage,
+    ImagePrediction,
+    Prediction,
+)
+from app.api.uploads import Upload, declared_bytes, read_image, read_images
+from app.errors import InvalidParameterError
+from app.models.served_model import ServedModel
+from app.serving.service import Service
+
+_DEFAULT_TOP_K = 5
+
+ModelVersion = Annotated[str, Path(description="Its version", examples=["1"])]
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Response]])
+TopK = Annotated[
+    int | None,
+    Query(ge=1, description=f"How many classes to return, up to all of them. Default: {_DEFAULT_TOP_K}", examples=[3]),
+]
+TimeoutMs = Annotated[
+    int | None,
+    Header(
+        alias="X-Request-Timeout-Ms",
+        ge=1,
+        description="Milliseconds that the client waits for its answer; shortens the service's own limit",
+        examples=[2000],
+    ),
+]
+
+_UNAVAILABLE = ("request_too_slow", "overloaded", "not_ready", "draining", "deadline_exceeded", "internal")
+_PREDICT_ERRORS = responses(
+    "empty_body", "corrupt_image", "unknown_model", "body_too_large", "too_many_pixels", "unsupported_format",
+    "missing_file", "invalid_parameter", *_UNAVAILABLE,
+)  # fmt: skip
+_BATCH_ERRORS = responses("empty_body", "body_too_large", "missing_file", "invalid_parameter", *_UNAVAILABLE)
+_BINARY = {"type": "string", "format": "binary", "minLength": 1}
+
+
+def _body(form_properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    form = {"type": "object", "properties": form_properties, "required": required}
+    content: dict[str, Any] = {"multipart/form-data": {"schema": form}}
+    content |= {media_type: {"schema": _BINARY} for media_type in ("image/*", "application/octet-stream")}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+_ONE_IMAGE = _body({"file": _BINARY}, ["file"])
+_SEVERAL_IMAGES = _body({"files": {"type": "array", "items": _BINARY}}, ["files"])
+
+
+def add_prediction_routes(app: FastAPI, service: Service) -> None:
+    """Adds the routes that classify images to an application."""
+    settings = service.settings
+
+    def model_for(top_k: int | None, name: str | None = None, version: str | None = None) -> tuple[ServedModel, int]:
+        model = service.registry.get(name, version)
+        class_count = len(model.artifact.class_names)
+        if top_k is not None and top_k > class_count:
+            raise InvalidParameterError(f"top_k is {top_k}; the model has {class_count} classes.")
+        return model, top_k or min(_DEFAULT_TOP_K, class_count)
+
+    @contextmanager
+    def upload_of(request: Request, model: ServedModel, timeout_ms: int | None) -> Iterator[Upload]:
+        deadline = service.deadline_of(request.state.started_at, timeout_ms)
+        # Refused here, a body is never read.
+        declared = min(declared_bytes(request), settings.max_body_bytes)
+        service.check_admissible(model=model.artifact.name, declared_bytes=declared, deadline=deadline)
+        with service.admission.hold_bytes() as held:
+            yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, deadline, held)
+
+    async def predict_one(request: Request, model: ServedModel, top_k: int, timeout_ms: int | None) -> Response:
+        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
+            encoded = await read_image(request, upload)
+            deadline = upload.deadline
+            with service.admission.admit(model=model.artifact.name, deadline=deadline):
+                work = classify(service, model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
+                answer = await unless_disconnected(request, work, deadline=deadline)
+        prediction = Prediction(
+            model=model.artifact.name,
+            version=model.artifact.version,
+            predictions=answer.predictions,
+            image=answer.image,
+        )
+        return Response(prediction.model_dump_json(), media_type="application/json")
+
+    def image_route(path: str, summary: str) -> Callable[[Handler], Handler]:
+        # OpenAPI wants one operation id for each method, so that one handler is registered twice.
+        def register(handler: Handler) -> Handler:
+            for method in ("POST", "PUT"):
+                app.router.add_api_route(
+                    path,
+                    handler,
+                    route_class_override=DirectRoute,
+                    methods=[method],
+                    operation_id=f"{handler.__name__}_{method.lower()}",
+                    summary=summary,
+                    tags=["predict"],
+                    response_model=Prediction,
+                    responses=_PREDICT_ERRORS,
+                    openapi_extra=_ONE_IMAGE,
+                )
+            return handler
+
+        return register
+
+    @image_route("/predict", "Classify an image with the default model")
+    async def predict(request: Request, top_k: TopK = None, timeout_ms: TimeoutMs = None) -> Response:
+        """Send the image as the form field `file`, or as the raw body, whatever its content type."""
+        return await predict_one(request, *model_for(top_k), timeout_ms)
+
+    @app.post(
+        "/predict/batch",
+        summary="Classify several images with the default model",
+        tags=["predict"],
+        response_model=BatchPrediction,
+        responses=_BATCH_ERRORS,
+        openapi_extra=_SEVERAL_IMAGES,
+    )
+    async def predict_batch(request: Request, top_k: TopK = None, timeout_ms: TimeoutMs = None) -> Response:
+        """Classify several images, each a form field `files`. One that fails has an error for its result."""
+        model, top_k = model_for(top_k)
+
+        async def classify_all(images: list[bytearray], deadline: float) -> list[ImagePrediction | FailedImage]:
+            return await asyncio.gather(
+                *(
+                    classify_or_explain(
+                        service,
+                        model,
+                        encoded,
+                        request_id=request.state.request_id,
+                        top_k=top_k,
+                        deadline=deadline,
+                        timings=request.state.timings,
+                    )
+                    for encoded in images
+                )
+            )
+
+        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
+            images = await read_images(request, upload, max_images=settings.max_images_per_request)
+            with service.admission.admit(len(images), model=model.artifact.name, deadline=upload.deadline):
+                work = classify_all(images, upload.deadline)
+                results = await unless_disconnected(request, work, deadline=upload.deadline)
+        answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    @image_route("/models/{name}/predict", "Classify an image with a model")
+    async def predict_with_model(
+        request: Request, name: ModelName, top_k: TopK = None, timeout_ms: TimeoutMs = None
+    ) -> Response:
+        """As /predict."""
+        return await predict_one(request, *model_for(top_k, name), timeout_ms)
+
+    @image_route("/models/{name}/versions/{version}/predict", "Classify an image with a version of a model")
+    async def predict_with_version(
+        request: Request, name: ModelName, version: ModelVersion, top_k: TopK = None, timeout_ms: TimeoutMs = None
+    ) -> Response:
+        """As /predict."""
+        return await predict_one(request, *model_for(top_k, name, version), timeout_ms)

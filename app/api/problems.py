@@ -1,0 +1,129 @@
+"""Errors -> `application/problem+json` (RFC 9457), and the same table -> the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
+
+from app.api.schemas import ProblemDetails
+from app.errors import PredictorError
+
+
+class Problem(NamedTuple):
+    """How one error code looks over HTTP."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: dict[str, Problem] = {
+    "malformed_request": Problem(400, "Not an HTTP request"),
+    "empty_body": Problem(400, "No image was sent"),
+    "corrupt_image": Problem(400, "The image cannot be decoded"),
+    "unauthorized": Problem(401, "A key is needed"),
+    "forbidden": Problem(403, "The key does not open this"),
+    "unknown_model": Problem(404, "No such model"),
+    "not_found": Problem(404, "No such page"),
+    "method_not_allowed": Problem(405, "Method not allowed here"),
+    "request_too_slow": Problem(408, "The request came too slowly"),
+    "model_rejected": Problem(409, "The version cannot be served"),
+    "body_too_large": Problem(413, "The request body is too large"),
+    "too_many_pixels": Problem(413, "The image has too many pixels"),
+    "unsupported_format": Problem(415, "Not an image format that is served"),
+    "missing_file": Problem(422, "No image file in the form"),
+    "invalid_parameter": Problem(422, "A parameter is not valid"),
+    "head_too_large": Problem(431, "The request's headers are too large"),
+    "internal": Problem(500, "Internal error"),
+    "overloaded": Problem(503, "Too many requests at once"),
+    "not_ready": Problem(503, "No model is ready"),
+    "draining": Problem(503, "The service is shutting down"),
+    "deadline_exceeded": Problem(504, "The request took too long"),
+    "memory_budget": Problem(507, "No memory is left for another model"),
+}
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_details(code: str, detail: str, request_id: str) -> ProblemDetails:
+    """Returns the body for an error code of `errors.PROBLEMS`."""
+    status, title = PROBLEMS[code]
+    return ProblemDetails(
+        type=f"urn:image-predictor:problem:{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+    )
+
+
+def problem_response(code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Returns the whole response for an error code of `errors.PROBLEMS`."""
+    problem = problem_details(code, detail, request_id)
+    if problem.status == 401:  # RFC 9110 wants to know how
+        headers = {"WWW-Authenticate": 'Bearer realm="image-predictor"', **(headers or {})}
+    return Response(
+        problem.model_dump_json(),
+        problem.status,
+        media_type=MEDIA_TYPE,
+        headers=headers,
+    )
+
+
+def add_exception_handlers(app: FastAPI) -> None:
+    """Makes every exception that a route may raise answer as a problem."""
+
+    def answer(request: Request, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+        request.state.error_code = code  # for the metrics
+        return problem_response(code, detail, request_id=request.state.request_id, headers=headers)
+
+    @app.exception_handler(PredictorError)
+    async def predictor_error(request: Request, error: PredictorError) -> Response:
+        retry_after = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
+        return answer(request, error.code, error.detail, retry_after)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_parameter(request: Request, error: RequestValidationError) -> Response:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        return answer(request, "invalid_parameter", f"{problems}.")
+
+    @app.exception_handler(HTTPException)
+    async def http_exception(request: Request, error: HTTPException) -> Response:
+        place = f"{request.method} {request.url.path}"
+        if error.status_code == 405:
+            allowed = ", ".join(_allowed_methods(request))
+            detail = f"{place}: only {allowed} may be used here. See /docs for what there is."
+            return answer(request, "method_not_allowed", detail, {"Allow": allowed})
+        return answer(request, "not_found", f"{place}: {error.detail}. See /docs for what there is.", error.headers)
+
+
+def _allowed_methods(request: Request) -> list[str]:
+    """Returns the methods of all routes on the path: Starlette's own answer names only those of the first."""
+    matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in matching if isinstance(route, Route) for method in route.methods or ()})
+
+
+def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Returns the OpenAPI `responses` of a route that may answer with these codes."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for code in codes:
+        status, title = PROBLEMS[code]
+        response = documented.setdefault(
+            status, {"description": "", "content": {MEDIA_TYPE: {"schema": _SCHEMA_REFERENCE, "examples": {}}}}
+        )
+        response["description"] = "; ".join(filter(None, (response["description"], f"`{code}`: {title}")))
+        example = problem_details(code, f"{title}.", "3f1c9a2b7d5e4f60").model_dump()
+        response["content"][MEDIA_TYPE]["examples"][code] = {"value": example}
+        if status == 503:
+            response["headers"] = {
+                "Retry-After": {"description": "Seconds until it may work", "schema": {"type": "integer", "minimum": 1}}
+            }
+    return documented
+
+
+_SCHEMA_REFERENCE = {"$ref": "#/components/schemas/ProblemDetails"}

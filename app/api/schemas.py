@@ -1,0 +1,152 @@
+"""Response models: what clients see, and what the OpenAPI document tells them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.images.colour import Adjustment
+from app.images.limits import ImageFormat
+from app.store.manifest import Manifest
+
+
+class _Schema(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class ClassProbability(_Schema):
+    """One class and its probability."""
+
+    class_name: str = Field(examples=["tiger cat"])
+    class_id: int = Field(ge=0, examples=[282])
+    probability: float = Field(ge=0, le=1, examples=[0.5561])
+
+
+class ImageDescription(_Schema):
+    """What was recognised and what was done to it before classification."""
+
+    format: ImageFormat
+    width: int = Field(ge=1, description="In pixels, upright", examples=[720])
+    height: int = Field(ge=1, description="In pixels, upright", examples=[720])
+    adjustments: list[Adjustment]
+
+
+class ImagePrediction(_Schema):
+    """What is told of one image of several."""
+
+    predictions: list[ClassProbability] = Field(description="The most probable classes, in descending order")
+    image: ImageDescription
+
+
+class Prediction(_Schema):
+    """The answer to one image."""
+
+    model: str = Field(examples=["imagenet"])
+    version: str = Field(examples=["1"])
+    predictions: list[ClassProbability] = Field(description="The most probable classes, in descending order")
+    image: ImageDescription
+
+
+class ProblemDetails(_Schema):
+    """An error, as RFC 9457 has it (`application/problem+json`)."""
+
+    type: str = Field(examples=["urn:image-predictor:problem:corrupt_image"])
+    title: str = Field(examples=["The image cannot be decoded"])
+    status: int = Field(examples=[400])
+    detail: str = Field(examples=["The JPEG image cannot be decoded: image file is truncated."])
+    code: str = Field(examples=["corrupt_image"])
+    request_id: str
+
+
+class FailedImage(_Schema):
+    """Why one image of several has no prediction."""
+
+    error: ProblemDetails
+
+
+class BatchPrediction(_Schema):
+    """The answer to several images, in the order in which they were sent."""
+
+    model: str = Field(examples=["imagenet"])
+    version: str = Field(examples=["1"])
+    results: list[ImagePrediction | FailedImage]
+
+
+class GoldenCheckDescription(_Schema):
+    """How close this service comes to the probabilities that the artifact promises."""
+
+    passed: Literal[True] = True
+    example_count: int
+    max_abs_deviation: float
+    bound: float
+
+
+class EngineCandidate(_Schema):
+    """An engine that was considered when the model was loaded."""
+
+    engine: str = Field(examples=["openvino"])
+    chosen: bool
+    images_per_s: float | None = Field(
+        default=None, description="Measured at load, all streams busy; none where there was no choice"
+    )
+    golden_check: GoldenCheckDescription | None = None
+    rejected_because: str | None = Field(default=None, description="Why it was left out")
+
+
+class LayoutCandidate(_Schema):
+    """A layout of the engine's threads that was measured when the model was loaded."""
+
+    streams: int = Field(description="Batches computed at once")
+    threads_per_stream: int = Field(description="CPU threads that compute one batch")
+    images_per_s: float = Field(description="All streams busy")
+    lone_batch_ms: float = Field(description="A batch of one image when nothing else is computed")
+
+
+class ModelDescription(_Schema):
+    """A model that was asked for, and how it is served."""
+
+    reference: str = Field(description="As it was asked for", examples=["imagenet"])
+    state: Literal["loading", "ready", "failed"]
+    reason: str | None = Field(default=None, description="Why it is not ready")
+    name: str | None = None
+    version: str | None = None
+    is_default: bool = Field(description="Whether it answers /predict")
+    verified: bool = Field(description="Whether it passed a golden check; a plain TorchScript file has none")
+    class_count: int | None = None
+    device: str | None = None
+    engine: str | None = None
+    precision: str | None = None
+    streams: int | None = Field(default=None, description="Batches computed at once")
+    threads_per_stream: int | None = Field(default=None, description="CPU threads that compute one batch")
+    lone_threads: int | None = Field(
+        default=None, description="CPU threads that compute a batch when nothing else is computed"
+    )
+    golden_check: GoldenCheckDescription | None = None
+    rejected_version: str | None = Field(
+        default=None, description="The version that should serve by the store, but cannot"
+    )
+    rejected_because: str | None = Field(default=None, description="Why what the store has does not serve")
+
+
+class ModelDetails(ModelDescription):
+    """Everything that is known about a model."""
+
+    class_names: list[str] | None = None
+    engine_candidates: list[EngineCandidate] | None = None
+    layout_candidates: list[LayoutCandidate] | None = Field(
+        default=None, description="Of the chosen engine; empty where there was no choice"
+    )
+    manifest: Manifest | None = None
+
+
+class ModelList(_Schema):
+    """The models of this service, the default one first."""
+
+    models: list[ModelDescription]
+
+
+class Health(_Schema):
+    """The state of the service."""
+
+    status: Literal["live", "ready", "started"]

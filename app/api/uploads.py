@@ -1,0 +1,234 @@
+"""A request's body -> the encoded images in it, read as it streams; counted and timed while it is read.
+
+multipart/form-data -> its file parts; anything else -> the body itself, whatever its declared content type
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from app.errors import (
+    BodyTooLargeError,
+    DeadlineExceededError,
+    EmptyBodyError,
+    InvalidParameterError,
+    MissingFileError,
+    RequestTooSlowError,
+)
+from app.serving.admission import HeldBytes
+
+_SINGLE_FIELDS = ("file", "image")
+_PACE_WINDOW_S = 5.0
+_CLOCK_TOLERANCE_S = 0.05  # the event loop's clock runs in milliseconds, and may be a little ahead
+_MAX_PARTS = 256  # a form of a few hundred thousand empty parts would cost seconds and hundreds of megabytes
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What the reading of one body has to keep to.
+
+    Attributes:
+        max_body_bytes: the most bytes.
+        min_bytes_per_s: the least pace over every 5 seconds, so that a trickle does not live on bytes sent before; 0
+            for none.
+        deadline: of `time.monotonic`.
+        held: where its bytes are counted.
+    """
+
+    max_body_bytes: int
+    min_bytes_per_s: int
+    deadline: float
+    held: HeldBytes
+
+
+@dataclass(slots=True)
+class _Part:
+    """One part of a form."""
+
+    field_name: str = ""
+    file_name: str | None = None
+    content_type: str = ""
+    content: bytearray = field(default_factory=bytearray)
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a file: by its name, its type, or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
+        return self.file_name is not None or self.field_name in _SINGLE_FIELDS or self.content_type.startswith("image/")
+
+
+async def read_image(request: Request, upload: Upload) -> bytearray:
+    """Reads the one image of a request: form field `file` or `image`, a form's only file part, or the whole body.
+
+    Raises:
+        BodyTooLargeError: more than `max_body_bytes`, by declaration or by count.
+        OverloadedError: too many bytes beside those of other requests.
+        RequestTooSlowError: slower than `min_bytes_per_s`.
+        DeadlineExceededError: not complete by the deadline.
+        EmptyBodyError: there is no body.
+        MissingFileError: the form has no file, or several without saying which.
+    """
+    parts = await _read(request, upload)
+    if isinstance(parts, bytearray):
+        return parts
+    files = [part for part in parts if part.is_file]
+    for field_name in _SINGLE_FIELDS:
+        named = [part for part in files if part.field_name == field_name]
+        files = named or files
+    if len(files) > 1:
+        raise MissingFileError(
+            f"The form has {len(files)} files where one is expected: send several to /predict/batch."
+        )
+    if not files:
+        fields = ", ".join(repr(part.field_name) for part in parts) or "none"
+        raise MissingFileError(f"The form has no file: send the image as the field 'file'. Fields sent: {fields}.")
+    return files[0].content
+
+
+async def read_images(request: Request, upload: Upload, *, max_images: int) -> list[bytearray]:
+    """Reads the images of a request: every file part of its form, in order, or the whole body as one.
+
+    Raises:
+        InvalidParameterError: more than `max_images`.
+        PredictorError: as `read_image`.
+    """
+    parts = await _read(request, upload)
+    if isinstance(parts, bytearray):
+        return [parts]
+    files = [part.content for part in parts if part.is_file]
+    if not files:
+        raise MissingFileError("The form has no files: send each image as a file in a field 'files'.")
+    if len(files) > max_images:
+        raise InvalidParameterError(f"The form has {len(files)} files; at most {max_images} may be sent at once.")
+    return files
+
+
+def declared_bytes(request: Request) -> int:
+    """Returns how long the body is going to be, 0 where that is not told."""
+    declared = request.headers.get("content-length", "")
+    return int(declared) if declared.isdecimal() else 0
+
+
+async def _read(request: Request, upload: Upload) -> list[_Part] | bytearray:
+    declared = declared_bytes(request)
+    if declared > upload.max_body_bytes:
+        raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
+    left_s = upload.deadline - time.monotonic()
+    try:
+        async with asyncio.timeout(min(_PACE_WINDOW_S, left_s) if upload.min_bytes_per_s else left_s) as limit:
+            return await _parse(request, _counted(request, upload, limit))
+    except TimeoutError:
+        if upload.deadline - time.monotonic() < _CLOCK_TOLERANCE_S:
+            raise DeadlineExceededError("The request's time ran out before its body had come.") from None
+        raise RequestTooSlowError(
+            f"{upload.held.count:,} bytes of the body have come, the last ones too slowly: at least "
+            f"{upload.min_bytes_per_s:,} bytes a second are expected."
+        ) from None
+
+
+async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[_Part] | bytearray:
+    content_type, options = parse_options_header(request.headers.get("content-type"))
+    boundary = options.get(b"boundary")
+    if content_type == b"multipart/form-data" and boundary:
+        return await _read_form(chunks, boundary)
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+    if not body:
+        raise EmptyBodyError("The request has no body: send an image's bytes, or a form with the field 'file'.")
+    if content_type == b"multipart/form-data" and body.startswith(b"--"):
+        raise MissingFileError(
+            "The Content-Type has no boundary. Do not set it yourself: your HTTP client does, and adds the boundary."
+        )
+    return body
+
+
+async def _counted(request: Request, upload: Upload, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+    """Yields a body's chunks, and moves the limit on whenever the bytes that a window owes have come."""
+    loop = asyncio.get_running_loop()
+    owed = window_bytes = upload.min_bytes_per_s * _PACE_WINDOW_S
+    async for chunk in request.stream():
+        if not chunk:  # Starlette ends every stream with an empty one
+            continue
+        if upload.held.count + len(chunk) > upload.max_body_bytes:
+            raise BodyTooLargeError(f"The body has more than {upload.max_body_bytes:,} bytes, which is the limit.")
+        upload.held.add(len(chunk))
+        owed -= len(chunk)
+        if owed <= 0 < window_bytes:
+            owed = window_bytes
+            limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.deadline - time.monotonic()))
+        yield chunk
+
+
+async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes) -> list[_Part]:
+    form = _Form()
+    try:
+        parser = MultipartParser(boundary, form.callbacks)  # type: ignore[arg-type]
+        empty = True
+        async for chunk in chunks:
+            empty = False
+            parser.write(chunk)
+        if empty:
+            raise EmptyBodyError("The request has no body: send a form with the field 'file'.")
+        parser.finalize()
+    except FormParserError as error:
+        raise MissingFileError(f"The body is not a well-formed form: {error}.") from error
+    if not form.is_complete:
+        raise MissingFileError("The form is cut short: its closing boundary is missing.")
+    return form.parts
+
+
+class _Form:
+    """Collects parts from the parser's callbacks; a file's bytes are copied once."""
+
+    def __init__(self) -> None:
+        self.parts: list[_Part] = []
+        self.is_complete = False
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self.callbacks = {
+            "on_part_begin": self._on_part_begin,
+            "on_part_data": self._on_part_data,
+            "on_header_begin": self._on_header_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_end": self._on_end,
+        }
+
+    def _on_part_begin(self) -> None:
+        if len(self.parts) == _MAX_PARTS:
+            raise FormParserError(f"it has more than {_MAX_PARTS} parts")
+        self.parts.append(_Part())
+
+    def _on_header_begin(self) -> None:
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        name, part = bytes(self._header_name).lower(), self.parts[-1]
+        if name == b"content-type":
+            part.content_type = self._header_value.decode("latin-1").lower()
+        elif name == b"content-disposition":
+            _, options = parse_options_header(bytes(self._header_value))
+            part.field_name = options.get(b"name", b"").decode("utf-8", "replace")
+            file_name = options.get(b"filename")
+            part.file_name = None if file_name is None else file_name.decode("utf-8", "replace")
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self.parts[-1].content += memoryview(data)[start:end]
+
+    def _on_end(self) -> None:
+        self.is_complete = True

@@ -1,0 +1,26 @@
+"""Which images are accepted: formats, and the most pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+
+FORMATS: Final[tuple[ImageFormat, ...]] = get_args(ImageFormat)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageLimits:
+    """What is accepted.
+
+    Attributes:
+        max_pixels: the most pixels (width x height) that a header may announce.
+        formats: the formats that are switched on.
+    """
+
+    max_pixels: int = 100_000_000
+    formats: tuple[ImageFormat, ...] = FORMATS
+
+
+DEFAULT_LIMITS: Final = ImageLimits()

@@ -1,0 +1,118 @@
+"""A decoded image -> what the network sees: `Predictor.resize_and_crop`, computed faster and without Python's lock.
+
+decoded in full       -> Pillow, equal to the definition in the artifact to the bit (tests hold it)
+at a reduced scale    -> torch, equal to Pillow but for one level in a sample of a thousand, in a fifth of the time
+for less than float32 -> torch too, by one level in seven samples of a thousand at most, in half the time
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import nanoarrow
+import numpy as np
+import torch
+from PIL import Image
+
+from app.images.decode import DecodedImage
+
+# torch begins at the image's corner, and computes what lies before the crop: of long images, too much.
+_MAX_TORCH_RATIO: Final = 4
+
+
+def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool = True) -> torch.Tensor:
+    """Resizes the shorter side, antialiased bilinear, and cuts out the centre; computes only what the crop can see.
+
+    Args:
+        image: of any size, decoded at any scale; the window is computed at full scale, so that it sits on one grid.
+        resize_size: what the shorter side becomes.
+        image_size: the side S of the crop; at most `resize_size`.
+        exact: of an image decoded in full, whether the definition is to be met to the bit.
+
+    Returns:
+        uint8 `(3, S, S)`, in channels-last memory.
+    """
+    shorter, longer = sorted((image.width, image.height))
+    by_torch = (
+        (image.scale > 1 or not exact)
+        and longer <= _MAX_TORCH_RATIO * shorter
+        # Where the image does not begin at a decoded pixel's edge, only Pillow can begin there.
+        and image.offset == (0.0, 0.0)
+    )
+    crop = _by_torch(image, resize_size, image_size) if by_torch else _by_pillow(image, resize_size, image_size)
+    return crop.permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+
+
+def _by_torch(image: DecodedImage, resize_size: int, image_size: int) -> torch.Tensor:
+    """Returns uint8 `(S, S, 3)`. Its weights have 16 bits, Pillow's and the definition's 22."""
+    shorter = min(image.width, image.height)
+    sides = (image.height, image.width)
+    resized = [resize_size * side // shorter for side in sides]
+    first_row, first_column = (_first_of_crop(length, image_size) for length in resized)
+    # Rows and columns behind the crop are not computed.
+    computed: torch.Tensor = torch.ops.aten._upsample_bilinear2d_aa(
+        _as_tensor(image.pixels),
+        [first_row + image_size, first_column + image_size],
+        align_corners=False,
+        scales_h=resized[0] * image.scale / sides[0],
+        scales_w=resized[1] * image.scale / sides[1],
+    )  # (1, 3 or 4, rows, columns)
+    return computed[0, :3, first_row:, first_column:].permute(1, 2, 0).contiguous()
+
+
+def _as_tensor(pixels: Image.Image) -> torch.Tensor:
+    """Returns a Pillow image's own memory, uint8 `(1, 4, H, W)`; a copy, `(1, 3, H, W)`, where that is in pieces."""
+    try:
+        buffer = nanoarrow.c_array(pixels).child(0).view().buffer(1)
+    except ValueError:
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).unsqueeze(0)
+    # Pillow keeps RGB in four bytes a pixel, the fourth unused.
+    return torch.utils.dlpack.from_dlpack(buffer).view(1, pixels.height, pixels.width, 4).permute(0, 3, 1, 2)
+
+
+def _by_pillow(image: DecodedImage, resize_size: int, image_size: int) -> torch.Tensor:
+    """Returns uint8 `(S, S, 3)`."""
+    shorter = min(image.width, image.height)
+    (x, y), scale = image.offset, image.scale
+    left, right = _window(image.width, resize_size * image.width // shorter, image_size, x, scale)
+    top, bottom = _window(image.height, resize_size * image.height // shorter, image_size, y, scale)
+    if image.height <= image.width:
+        crop = _resize(image.pixels, (image_size, image_size), (left, top, right, bottom))
+    else:
+        # Pillow resizes horizontally first, as the definition does, but tall images since 12.x vertically first
+        # (https://github.com/python-pillow/Pillow/pull/9549), and rounds in between. Two calls leave it no choice: the
+        # first copies the rows that the second needs.
+        support = max((bottom - top) / image_size, 1.0)
+        first_row = max(int(top - support), 0)
+        last_row = min(int(bottom + support) + 1, image.pixels.height)
+        strip = _resize(image.pixels, (image_size, last_row - first_row), (left, first_row, right, last_row))
+        crop = _resize(strip, (image_size, image_size), (0, top - first_row, image_size, bottom - first_row))
+    return torch.from_numpy(np.array(crop))
+
+
+def _resize(pixels: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
+    return pixels.resize(size, Image.Resampling.BILINEAR, box=box)
+
+
+def _window(length: int, resized_length: int, crop_size: int, origin: float, scale: int) -> tuple[float, float]:
+    """Returns the part of an axis that the central crop of the resized axis covers.
+
+    Args:
+        length: of the axis in pixels, at full scale.
+        resized_length: what it becomes.
+        crop_size: how much of that is kept, at its centre.
+        origin: where the axis begins in the decoded pixels.
+        scale: how many pixels of full scale one decoded pixel stands for.
+
+    Returns:
+        start and end in decoded pixels, in float32's precision, which is that of Pillow's box.
+    """
+    offset = _first_of_crop(resized_length, crop_size)
+    start = offset * length / resized_length
+    end = min((offset + crop_size) * length / resized_length, length)
+    return float(np.float32(origin + start / scale)), float(np.float32(origin + end / scale))
+
+
+def _first_of_crop(resized_length: int, crop_size: int) -> int:
+    margin = resized_length - crop_size
+    return margin // 2 + (margin % 2) * (margin // 2 % 2)  # margin / 2, halves to even, as torchvision rounds

@@ -1,0 +1,178 @@
+"""A model's files -> a loaded, checked TorchScript module with what is known about it.
+
+manifest.json, and its signature where keys are trusted -> sha256 of each file -> torch.jit.load -> does it have what a
+Predictor must have? -> Artifact
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import warnings
+import weakref
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from app.errors import ArtifactError
+from app.store.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    ONNX_FILE,
+    GoldenExample,
+    GoldenExamples,
+    Manifest,
+)
+from app.store.model_store import ModelStore, check_place, is_file_reference, split_reference, verify_files
+from app.store.signatures import SignatureError, copy_of
+
+# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
+
+UNVERSIONED = "unversioned"
+"""The version of a file that has no manifest."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model in memory, on the CPU, not yet proven.
+
+    Attributes:
+        name: of the model.
+        version: the published number, or `unversioned`.
+        module: the scripted model, in eval mode.
+        class_names: C names.
+        manifest: None for a plain TorchScript file.
+        golden: examples with the probabilities that must come out; empty for a plain TorchScript file.
+        image_size: S of `classify`'s input, or None if the model has only `forward`.
+        resize_size: the shorter side before the crop, likewise.
+        onnx_twin: the verified file of `classify` as ONNX: `images` uint8 `(N, 3, S, S)` -> `probabilities` `(N, C)`;
+            None if there is none.
+    """
+
+    name: str
+    version: str
+    module: torch.jit.ScriptModule
+    class_names: tuple[str, ...]
+    manifest: Manifest | None
+    golden: tuple[GoldenExample, ...]
+    image_size: int | None
+    resize_size: int | None
+    onnx_twin: Path | None = None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether the model has `classify` and `resize_and_crop` of their own, so that images can be batched."""
+        return self.image_size is not None
+
+
+def load_artifact(reference: str, store: ModelStore) -> Artifact:
+    """Loads a model by reference.
+
+    Args:
+        reference: `NAME` or `NAME/VERSION` in the store, or the path of a TorchScript file.
+        store: the model store.
+
+    Raises:
+        UnknownModelError: there is no such model, version or file.
+        SignatureError: keys are trusted, and none of them has signed it; nothing of it has been parsed.
+        ArtifactError: it is damaged, or not a classifier that can be served.
+    """
+    if is_file_reference(reference):
+        if store.trusted_keys is not None:
+            raise SignatureError(
+                f"{reference} is a file of its own, and only signed models of the store may be loaded."
+            )
+        return _load_file(Path(reference))
+    folder = store.resolve(*split_reference(reference))
+    manifest = store.read_manifest(folder)
+    check_place(folder, manifest)
+    if store.trusted_keys is None:
+        verify_files(folder, manifest)
+        return _load_file(folder / MODEL_FILE, manifest)
+    # What is verified must be what is loaded, even if somebody who writes to the store waits for the moment between.
+    private = copy_of(folder, manifest)
+    try:
+        verify_files(private, manifest)
+        artifact = _load_file(private / MODEL_FILE, manifest)
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    # Engines may read the twin as long as the model is there; removed at the end of the process at the latest.
+    weakref.finalize(artifact, shutil.rmtree, private, ignore_errors=True)
+    return artifact
+
+
+def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
+    if not path.is_file():
+        raise ArtifactError(f"There is no file {path}.")
+    extra_files = {MANIFEST_FILE: "", GOLDEN_FILE: ""}
+    try:
+        module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra_files)  # type: ignore[no-untyped-call]
+    except Exception as error:  # torch raises RuntimeError, ValueError and others, by the damage
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ArtifactError(f"{path} cannot be loaded as TorchScript: {reason}") from error
+    module.eval()
+    manifest = published
+    if manifest is None and extra_files[MANIFEST_FILE]:
+        manifest = Manifest.from_json(extra_files[MANIFEST_FILE], origin=f"{MANIFEST_FILE} inside {path}")
+    artifact = Artifact(
+        name=manifest.name if manifest else _name_for(path),
+        version=str(manifest.version) if manifest else UNVERSIONED,
+        module=module,
+        class_names=_class_names(module, path),
+        manifest=manifest,
+        golden=_golden(extra_files[GOLDEN_FILE], path),
+        image_size=_int_attribute(module, "image_size") if _has_split(module) else None,
+        resize_size=_int_attribute(module, "resize_size") if _has_split(module) else None,
+    )
+    if published is not None and artifact.is_split and ONNX_FILE in published.files:
+        artifact = replace(artifact, onnx_twin=path.parent / ONNX_FILE)
+    if manifest is not None:
+        _check_against_manifest(artifact, manifest, path)
+    return artifact
+
+
+def _check_against_manifest(artifact: Artifact, manifest: Manifest, path: Path) -> None:
+    promised = (manifest.class_names, manifest.preprocessing.image_size, manifest.preprocessing.resize_size)
+    if (artifact.class_names, artifact.image_size, artifact.resize_size) != promised:
+        raise ArtifactError(f"{path} has other class names or sizes than its manifest says.")
+    if not artifact.golden:
+        raise ArtifactError(f"{path} has a manifest but no golden examples, so that nothing can be verified.")
+
+
+def _class_names(module: torch.jit.ScriptModule, path: Path) -> tuple[str, ...]:
+    names = getattr(module, "class_names", None)
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise ArtifactError(
+            f"{path} has no class list: give the module an attribute `class_names: List[str]` before scripting it."
+        )
+    return tuple(names)
+
+
+def _has_split(module: torch.jit.ScriptModule) -> bool:
+    """A plain TorchScript file has only `forward`; ours also have its two halves and the sizes between them."""
+    has_halves = all(hasattr(module, method) for method in ("classify", "resize_and_crop"))
+    return has_halves and all(_int_attribute(module, size) is not None for size in ("image_size", "resize_size"))
+
+
+def _int_attribute(module: torch.jit.ScriptModule, name: str) -> int | None:
+    value = getattr(module, name, None)
+    return value if isinstance(value, int) else None
+
+
+def _golden(text: str | bytes, path: Path) -> tuple[GoldenExample, ...]:
+    if not text:
+        return ()
+    try:
+        return GoldenExamples.model_validate_json(text).examples
+    except ValidationError as error:
+        raise ArtifactError(f"The golden examples inside {path} are damaged.") from error
+
+
+def _name_for(path: Path) -> str:
+    """Makes a model's name of a file's: `My Model.pt` -> `my-model`."""
+    return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:64] or "model"

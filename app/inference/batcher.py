@@ -1,0 +1,298 @@
+"""A bounded queue of items -> dynamic batches on several streams -> one future each. Knows no model, gets callables.
+
+submit (event loop) -> queue -> a free stream (thread): prepare what is there, run(batch) -> futures (event loop)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final, Generic, NamedTuple, Never, TypeVar
+
+from app.errors import DeadlineExceededError, OverloadedError
+from app.system.kernel import step_back
+
+logger = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
+Prepared = TypeVar("Prepared")
+Result = TypeVar("Result")
+
+# A stream that has prepared items for this long computes them, rather than let them wait for the next one: sooner once
+# it has a few, beyond which only small networks gain, whose images are prepared in no time (docs/performance.md).
+_MAX_PREPARATION_S: Final = 0.02
+_FEW: Final = 4
+_MAX_PREPARATION_OF_MORE_S: Final = 0.0025
+
+
+class Answer(NamedTuple, Generic[Result]):
+    """What came of one item, and how long it took.
+
+    Attributes:
+        result: of this item.
+        queue_s: seconds between submission and the start of its batch, less those of its own preparation.
+        inference_s: seconds that its batch took.
+        batch_size: how many items shared the batch.
+    """
+
+    result: Result
+    queue_s: float
+    inference_s: float
+    batch_size: int
+
+
+@dataclass(slots=True, eq=False)
+class _Entry(Generic[Item, Result]):
+    item: Item
+    deadline: float
+    future: asyncio.Future[Answer[Result]]
+    submitted_at: float = field(default_factory=time.monotonic)
+
+
+class _Ready(NamedTuple, Generic[Item, Prepared, Result]):
+    """An entry whose item is prepared."""
+
+    entry: _Entry[Item, Result]
+    prepared: Prepared
+    preparation_s: float
+
+
+class Batcher(Generic[Item, Prepared, Result]):
+    """Groups items into batches while streams are busy, and never waits when one is idle (unless asked to).
+
+    Every item submitted ends exactly once: an answer, an error, `DeadlineExceededError`, or its own cancellation.
+
+    Args:
+        prepare: makes an item ready for its batch, on the stream that takes it; one that fails does so alone.
+        run: computes a batch: as many results as items, in order. Called from several threads at once, as `prepare` is.
+        streams: threads that call `run`.
+        max_batch_size: most items in a batch.
+        max_batch_delay_ms: how long a batch that is not full may wait for more.
+        max_queue_items: most items that wait; more are refused.
+    """
+
+    def __init__(
+        self,
+        prepare: Callable[[Item], Prepared],
+        run: Callable[[Sequence[Prepared]], Sequence[Result]],
+        *,
+        streams: int,
+        max_batch_size: int,
+        max_queue_items: int,
+        max_batch_delay_ms: float = 0.0,
+    ) -> None:
+        self._prepare = prepare
+        self._run = run
+        self._max_batch_size = max_batch_size
+        self._max_batch_delay_s = max_batch_delay_ms / 1000
+        self._max_queue_items = max_queue_items
+        self._queue: deque[_Entry[Item, Result]] = deque()
+        self._changed = threading.Condition()
+        self._idle_streams = 0
+        self._closed = False
+        self._running_since: dict[int, float] = {}  # by thread
+        self._failures_in_a_row = 0
+        self.on_batch: Callable[[int], None] | None = None
+        """Called in the stream's thread with the size of each batch that was computed."""
+        self._threads = [
+            threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def depth(self) -> int:
+        """How many items wait for a stream."""
+        return len(self._queue)
+
+    @property
+    def busy_streams(self) -> int:
+        """How many streams are at a batch, preparation included."""
+        return len(self._running_since)
+
+    @property
+    def longest_running_s(self) -> float:
+        """Seconds that the longest of all streams has been at its batch, preparation included; 0 if all are idle."""
+        started_at = min(list(self._running_since.values()), default=None)
+        return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @property
+    def failures_in_a_row(self) -> int:
+        """How many items have failed, each on its own, since the last one that did not."""
+        return self._failures_in_a_row
+
+    async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
+        """Computes one item, in a batch with whatever else waits.
+
+        Args:
+            item: what `prepare` takes.
+            deadline: of `time.monotonic`; an item whose time is up when its turn comes costs nothing more.
+
+        Raises:
+            OverloadedError: the queue is full, or closed.
+            DeadlineExceededError: the deadline passed before its turn came.
+            Exception: what `prepare` raised, or `run` for this item on its own.
+        """
+        entry: _Entry[Item, Result] = _Entry(item, deadline, asyncio.get_running_loop().create_future())
+        with self._changed:
+            if self._closed or len(self._queue) >= self._max_queue_items:
+                raise OverloadedError("The inference queue is full.", retry_after_s=1)
+            self._queue.append(entry)
+            self._changed.notify()
+        try:
+            return await entry.future
+        except asyncio.CancelledError:
+            # Else it would keep its item in memory, and its place in the queue, until its turn comes.
+            with self._changed, suppress(ValueError):
+                self._queue.remove(entry)
+            raise
+        except Exception:
+            # Its traceback leads through the stream's frames to the entry, and that by its future back to it: a cycle,
+            # which would keep the item in memory until the collector of cycles comes.
+            del entry.future
+            raise
+
+    def close(self) -> None:
+        """Computes what waits, then ends the streams. Blocks until they have ended."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        # They lead back to the owner of this queue: without them, no cycle keeps a closed one's model in memory.
+        self._prepare = self._run = _refuse
+
+    def _stream(self) -> None:
+        step_back()
+        while self._serve_next():
+            pass
+
+    def _serve_next(self) -> bool:
+        """Waits for a batch and computes it; of its own, so that a stream that waits holds nothing of the last one.
+
+        Returns:
+            whether there may be another: not once closed and empty.
+        """
+        entry, most = self._wait_for_first()
+        if entry is None:
+            return False
+        stream = threading.get_ident()
+        self._running_since[stream] = time.monotonic()
+        if batch := self._gather(entry, most):
+            self._compute(batch)
+        del self._running_since[stream]
+        return True
+
+    def _gather(self, entry: _Entry[Item, Result] | None, most: int) -> list[_Ready[Item, Prepared, Result]]:
+        """Prepares an entry and those behind it, at most so many; returns those whose clients still wait."""
+        started_at = time.monotonic()
+        batch = []
+        while entry:
+            if ready := self._prepare_alone(entry):
+                batch.append(ready)
+            most -= 1
+            most_s = _MAX_PREPARATION_S if len(batch) < _FEW else _MAX_PREPARATION_OF_MORE_S
+            late = time.monotonic() - started_at > most_s
+            entry = None if late or most == 0 else self._next()
+        # Preparing takes time, in which clients leave.
+        return [ready for ready in batch if self._is_alive(ready.entry)]
+
+    def _wait_for_first(self) -> tuple[_Entry[Item, Result] | None, int]:
+        """Returns the first entry of a batch, None once closed and empty; and how many entries to take at most."""
+        with self._changed:
+            self._idle_streams += 1
+            try:
+                while True:
+                    while not self._queue and not self._closed:
+                        self._changed.wait()
+                    if not self._queue:
+                        return None, 0
+                    self._wait_for_more()
+                    if self._queue:  # another stream may have been quicker
+                        # Idle streams share what waits: two half batches at once end sooner than one whole one.
+                        share = -(-len(self._queue) // self._idle_streams)
+                        return self._queue.popleft(), min(self._max_batch_size, share)
+            finally:
+                self._idle_streams -= 1
+
+    def _next(self) -> _Entry[Item, Result] | None:
+        with self._changed:
+            return self._queue.popleft() if self._queue else None
+
+    def _wait_for_more(self) -> None:
+        while self._max_batch_delay_s and not self._closed and 0 < len(self._queue) < self._max_batch_size:
+            left_s = self._queue[0].submitted_at + self._max_batch_delay_s - time.monotonic()
+            if left_s <= 0 or not self._changed.wait(left_s):
+                break
+
+    def _is_alive(self, entry: _Entry[Item, Result]) -> bool:
+        """Drops entries whose client has left or whose time is up, before they cost anything."""
+        if entry.future.cancelled():
+            return False
+        if time.monotonic() > entry.deadline:
+            self._deliver([(entry, DeadlineExceededError("The request's time ran out in the queue."))])
+            return False
+        return True
+
+    def _prepare_alone(self, entry: _Entry[Item, Result]) -> _Ready[Item, Prepared, Result] | None:
+        if not self._is_alive(entry):
+            return None
+        started_at = time.monotonic()
+        try:
+            prepared = self._prepare(entry.item)
+        except Exception as error:
+            self._deliver([(entry, error)])
+            return None
+        return _Ready(entry, prepared, time.monotonic() - started_at)
+
+    def _compute(self, batch: list[_Ready[Item, Prepared, Result]]) -> None:
+        started_at = time.monotonic()
+        try:
+            results = self._run([ready.prepared for ready in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"{len(results)} results for a batch of {len(batch)}.")
+        except Exception as error:
+            if len(batch) == 1:
+                self._failures_in_a_row += 1
+                self._deliver([(batch[0].entry, error)])
+                return
+            logger.exception("A batch of %d failed; its items are computed one by one.", len(batch))
+            for ready in batch:
+                self._compute([ready])
+            return
+        self._failures_in_a_row = 0
+        inference_s = time.monotonic() - started_at
+        if self.on_batch:
+            self.on_batch(len(batch))
+        outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]] = []
+        for (entry, _, preparation_s), result in zip(batch, results, strict=True):
+            queue_s = started_at - entry.submitted_at - preparation_s
+            outcomes.append((entry, Answer(result, queue_s, inference_s, len(batch))))
+        self._deliver(outcomes)
+
+    def _deliver(self, outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
+        try:
+            outcomes[0][0].future.get_loop().call_soon_threadsafe(_settle, outcomes)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            logger.debug("%d answers came after the event loop had closed.", len(outcomes))
+
+
+def _refuse(_: object) -> Never:
+    raise RuntimeError("The queue is closed.")
+
+
+def _settle(outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
+    """Runs in the event loop, which owns the futures."""
+    for entry, outcome in outcomes:
+        if entry.future.done():  # cancelled meanwhile
+            continue
+        if isinstance(outcome, Exception):
+            entry.future.set_exception(outcome)
+        else:
+            entry.future.set_result(outcome)

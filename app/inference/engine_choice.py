@@ -1,0 +1,250 @@
+"""Which engine serves a model: the fastest on this machine of those that pass the golden check.
+
+artifact -> candidates: build -> warm up -> golden check; those that pass -> measure, taking turns -> the fastest
+-> on a CPU: build again for other threads -> measure both layouts -> golden check of what serves
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+
+from app.errors import ArtifactError
+from app.inference.adaptive_engine import composed
+from app.inference.artifact import Artifact
+from app.inference.cuda_engine import CudaEngine
+from app.inference.engine import Engine, UnavailableError
+from app.inference.golden_check import MAX_DEVIATIONS, GoldenCheck, check_golden, grey_image, warm_up
+from app.inference.measuring import BUSY_BATCH_SIZE, MIN_GAIN, ROUND_S, lay_out, measure, rate_of
+from app.inference.openvino_engine import OpenVINOEngine
+from app.inference.pipeline import Pipeline
+from app.inference.thread_layout import Layout, LayoutChoice, possible_layouts
+from app.inference.torchscript_engine import TorchScriptEngine
+from app.settings import ModelSettings
+
+logger = logging.getLogger(__name__)
+
+Build = Callable[[Layout], Engine]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that was considered.
+
+    Attributes:
+        engine: its name.
+        golden_check: its outcome; None if it failed, or there is nothing to check against.
+        images_per_s: measured at load; None where it was the only one left.
+        rejected_because: why it was left out, if it was.
+    """
+
+    engine: str
+    golden_check: GoldenCheck | None = None
+    images_per_s: float | None = None
+    rejected_because: str | None = None
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """What serves, and what else was considered.
+
+    Attributes:
+        engine: that was chosen.
+        pipeline: through it.
+        layout: of its threads, and what was measured to choose it.
+        golden_check: of this engine; None for a model without golden examples.
+        candidates: all that were considered, the reference first.
+    """
+
+    engine: Engine
+    pipeline: Pipeline
+    layout: LayoutChoice
+    golden_check: GoldenCheck | None
+    candidates: tuple[Candidate, ...]
+
+
+async def choose_engine(
+    artifact: Artifact,
+    devices: tuple[torch.device, ...],
+    settings: ModelSettings,
+    *,
+    decode_pool: Executor | None,
+    max_queue_items: int,
+    like: LayoutChoice | None = None,
+) -> EngineChoice:
+    """Builds, proves and measures the engines that the settings allow.
+
+    Args:
+        artifact: the model.
+        devices: where to compute; several only of GPUs.
+        settings: engine, precision, streams, threads and batching.
+        decode_pool: of the pipeline; None where its streams decode.
+        max_queue_items: of the pipeline.
+        like: the layout to take, rather than the one that measures best.
+
+    Raises:
+        ArtifactError: the reference, or the only engine asked for, cannot be built or fails its golden check.
+    """
+    contest = _Contest(artifact, devices, settings, decode_pool, max_queue_items, like)
+    try:
+        choice = await contest.decide()
+    except BaseException:
+        await contest.close()
+        raise
+    await contest.close(but=choice.pipeline)
+    return choice
+
+
+@dataclass(frozen=True)
+class _Proven:
+    engine: Engine
+    pipeline: Pipeline
+    golden_check: GoldenCheck | None
+
+
+class _Contest:
+    """Builds engines, lets them prove themselves and compares them; see `choose_engine`."""
+
+    def __init__(
+        self,
+        artifact: Artifact,
+        devices: tuple[torch.device, ...],
+        settings: ModelSettings,
+        decode_pool: Executor | None,
+        max_queue_items: int,
+        like: LayoutChoice | None,
+    ) -> None:
+        self._artifact = artifact
+        self._like = like
+        self._settings = settings
+        self._decode_pool = decode_pool
+        self._max_queue_items = max_queue_items
+        self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
+        self._builders = possible_engines(artifact, devices, settings)
+        self._busy_batch = [grey_image(artifact)] * min(BUSY_BATCH_SIZE, settings.max_batch_size)
+        self._pipelines: list[Pipeline] = []
+
+    async def decide(self) -> EngineChoice:
+        """Returns what serves; see `choose_engine`."""
+        first = self._layouts[0]
+        candidates: list[Candidate] = []
+        proven: dict[str, _Proven] = {}
+        for name, build in self._builders.items():
+            try:
+                proven[name] = await self._prove(await asyncio.to_thread(self._build, build, first))
+            except (UnavailableError, ArtifactError) as error:
+                if len(self._builders) == 1 or name == TorchScriptEngine.name:
+                    raise ArtifactError(_reason(error)) from error
+                logger.warning("Model %s does without %s: %s", self._artifact.name, name, _reason(error))
+                candidates.append(Candidate(name, rejected_because=_reason(error)))
+            else:
+                candidates.append(Candidate(name, proven[name].golden_check))
+        rates = await asyncio.to_thread(self._rates, proven) if len(proven) > 1 else {}
+        chosen = _fastest(rates) if rates else next(iter(proven))
+        best, layout = proven[chosen], LayoutChoice(first, first.threads_per_stream)
+        if len(self._layouts) > 1:
+            best, layout = await self._laid_out(best, self._builders[chosen], layout)
+        measured = tuple(replace(each, images_per_s=rates.get(each.engine)) for each in candidates)
+        return EngineChoice(best.engine, best.pipeline, layout, best.golden_check, measured)
+
+    async def close(self, *, but: Pipeline | None = None) -> None:
+        """Ends every pipeline, but the one that serves."""
+        for pipeline in self._pipelines:
+            if pipeline is not but:
+                await asyncio.to_thread(pipeline.close)
+
+    def _build(self, build: Build, layout: Layout) -> Engine:
+        engine = build(layout)
+        warm_up(self._artifact, engine, self._settings.max_batch_size)
+        return engine
+
+    async def _prove(self, engine: Engine) -> _Proven:
+        pipeline = Pipeline(
+            self._artifact,
+            engine,
+            self._settings,
+            streams=self._layouts[0].streams,
+            decode_pool=self._decode_pool,
+            max_queue_items=self._max_queue_items,
+        )
+        self._pipelines.append(pipeline)
+        if not self._artifact.manifest:
+            return _Proven(engine, pipeline, None)
+        check = await check_golden(self._artifact, pipeline, bound=MAX_DEVIATIONS[engine.precision])
+        return _Proven(engine, pipeline, check)
+
+    def _rates(self, proven: dict[str, _Proven]) -> dict[str, float]:
+        streams = min(self._layouts[0].streams, self._settings.core_count)
+        turns = [partial(rate_of, each.engine, self._busy_batch, streams, ROUND_S) for each in proven.values()]
+        return dict(zip(proven, measure(turns), strict=True))
+
+    async def _laid_out(self, first: _Proven, build: Build, layout: LayoutChoice) -> tuple[_Proven, LayoutChoice]:
+        """Returns what serves of an engine in its layouts; the first one if the second cannot be had."""
+        several, one = self._layouts
+        try:
+            if self._like and self._like.layout == several and not self._like.is_adaptive:
+                return first, self._like
+            other = await asyncio.to_thread(self._build, build, one)
+            if self._like:
+                return await self._prove(composed(first.engine, other, self._like)), self._like
+            engine, measured = await asyncio.to_thread(lay_out, first.engine, other, (several, one), self._busy_batch)
+            return (first if engine is first.engine else await self._prove(engine)), measured
+        except (UnavailableError, ArtifactError) as error:
+            logger.warning("Model %s keeps its first layout: %s", self._artifact.name, _reason(error))
+            return first, layout
+
+
+def possible_engines(
+    artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings
+) -> dict[str, Build]:
+    """Returns what the settings allow to be built, by name, the reference first."""
+    device, precision = devices[0], settings.precision
+
+    def torchscript(layout: Layout) -> Engine:
+        if device.type == "cuda" and artifact.is_split:
+            return CudaEngine(
+                artifact,
+                devices,
+                precision=precision,
+                streams=layout.streams,
+                max_batch_size=settings.max_batch_size,
+            )
+        return TorchScriptEngine(artifact, device, precision=precision, threads=layout.threads_per_stream)
+
+    def openvino(layout: Layout) -> Engine:
+        if device.type != "cpu":
+            raise UnavailableError(f"--engine openvino computes on the CPU, not on {device}.")
+        if artifact.onnx_twin is None:
+            raise UnavailableError("The model has no verified model.onnx, which OpenVINO needs: use --engine auto.")
+        return OpenVINOEngine(
+            artifact.onnx_twin,
+            class_count=len(artifact.class_names),
+            precision=precision,
+            streams=layout.streams,
+            threads=layout.threads_per_stream,
+        )
+
+    possible: dict[str, Build] = {}
+    auto = settings.engine == "auto"
+    with_openvino = device.type == "cpu" and artifact.onnx_twin is not None
+    if settings.engine == TorchScriptEngine.name or (auto and not (with_openvino and precision == "float16")):
+        possible[TorchScriptEngine.name] = torchscript
+    if settings.engine == OpenVINOEngine.name or (auto and with_openvino):
+        possible[OpenVINOEngine.name] = openvino
+    return possible
+
+
+def _reason(error: Exception) -> str:
+    return error.detail if isinstance(error, ArtifactError) else str(error)
+
+
+def _fastest(rates: dict[str, float]) -> str:
+    best = max(rates, key=lambda name: rates[name])
+    reference = rates.get(TorchScriptEngine.name, 0.0)
+    return best if rates[best] > MIN_GAIN * reference else TorchScriptEngine.name

@@ -1,0 +1,102 @@
+"""The proof that a model computes here what its artifact promises: warm-up, then the golden check.
+
+engine -> a few batches of a grey image -> probabilities? -> golden images through the pipeline -> compare
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+
+from app.errors import ArtifactError
+from app.images.limits import DEFAULT_LIMITS
+from app.inference.artifact import Artifact
+from app.inference.engine import Engine, InferenceError, Precision
+from app.inference.pipeline import Pipeline
+
+MAX_GOLDEN_DEVIATION: Final = 1e-3
+"""DESIGN §2: the largest |dp| that the golden check allows in float32."""
+
+MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION, "bfloat16": 0.1, "float16": 0.02}
+"""The same for each precision; what they were measured to move is in docs/performance.md."""
+
+
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The outcome of the golden check of a model that passed it.
+
+    Attributes:
+        example_count: golden images compared.
+        max_abs_deviation: largest |p_served - p_reference|.
+        bound: the largest allowed.
+    """
+
+    example_count: int
+    max_abs_deviation: float
+    bound: float = MAX_GOLDEN_DEVIATION
+
+
+def grey_image(artifact: Artifact) -> torch.Tensor:
+    """Returns a plain image as the model's engine takes it, in the memory layout of real ones."""
+    side = artifact.image_size or 224
+    return torch.full((side, side, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (3, S, S)
+
+
+def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
+    """Computes a few batches, so that no request pays for what is done once; and looks at what comes out.
+
+    Raises:
+        ArtifactError: the model fails, or what it gives is not probabilities.
+    """
+    grey = grey_image(artifact)
+    for batch_size in sorted({1, 2, max_batch_size}):
+        for _ in range(engine.warm_up_runs if batch_size <= 2 else 1):  # what is compiled then serves larger ones too
+            try:
+                probabilities = engine([grey] * batch_size)
+            except (InferenceError, RuntimeError) as error:
+                reason = str(error).strip().splitlines()[-1]
+                side = grey.shape[-1]
+                raise ArtifactError(f"The model fails on a plain grey image of {side} x {side}: {reason}") from error
+    sums = probabilities.sum(axis=1)
+    if probabilities.min() < 0 or not np.allclose(sums, 1, atol=1e-3):
+        raise ArtifactError(
+            f"The model's output is not probabilities (a row sums to {sums[0]:.4g}): end its forward with a softmax."
+        )
+
+
+async def check_golden(artifact: Artifact, pipeline: Pipeline, *, bound: float) -> GoldenCheck:
+    """Classifies the golden images through the very path that requests take, all at once, and compares.
+
+    Args:
+        artifact: with its golden examples.
+        pipeline: through which they go.
+        bound: the largest |dp| allowed.
+
+    Raises:
+        ArtifactError: the top class differs, or a probability by more than the bound.
+    """
+    deadline = time.monotonic() + 60
+    classifications = await asyncio.gather(
+        # Formats that are switched off for requests do not matter here.
+        *(pipeline.classify(example.image, deadline=deadline, limits=DEFAULT_LIMITS) for example in artifact.golden)
+    )
+    deviations = []
+    for number, (example, classification) in enumerate(zip(artifact.golden, classifications, strict=True)):
+        expected, got = np.array(example.probabilities, dtype=np.float32), classification.probabilities
+        if expected.shape != got.shape:
+            raise ArtifactError(f"Golden image {number} has {len(expected)} probabilities, the model {len(got)}.")
+        if expected.argmax() != got.argmax():
+            promised, given = (artifact.class_names[int(p.argmax())] for p in (expected, got))
+            raise ArtifactError(f"The golden check failed: image {number} is {given!r} here, not {promised!r}.")
+        deviations.append(float(np.abs(expected - got).max()))
+    if max(deviations) > bound:
+        raise ArtifactError(
+            f"The golden check failed: a probability deviates by {max(deviations):.2g}, "
+            f"more than the {bound:g} allowed."
+        )
+    return GoldenCheck(len(deviations), max(deviations), bound)

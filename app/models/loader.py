@@ -1,0 +1,95 @@
+"""One model: its files -> proven and ready to answer; and, when a better one took its place, out of memory again.
+
+reference -> artifact (sha256, structure) -> the engines that pass the golden check -> the fastest -> ServedModel
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from app.errors import ArtifactError
+from app.inference.artifact import Artifact, load_artifact
+from app.inference.engine import resolve_devices
+from app.inference.engine_choice import EngineChoice, choose_engine
+from app.inference.thread_layout import LayoutChoice
+from app.models.served_model import ServedModel
+from app.settings import ModelSettings
+from app.store.model_store import ModelStore
+from app.system.kernel import step_back
+
+logger = logging.getLogger(__name__)
+
+
+class Loader:
+    """Loads models; serving goes on meanwhile, as everything long happens in threads.
+
+    Args:
+        settings: device, engine, streams and batching.
+        store: where the models are.
+        max_queue_items: most images that wait for each model.
+    """
+
+    def __init__(self, settings: ModelSettings, store: ModelStore, *, max_queue_items: int) -> None:
+        self._settings = settings
+        self._store = store
+        self._decode_pool: ThreadPoolExecutor | None = None
+        self._max_queue_items = max_queue_items
+
+    async def load(self, reference: str, *, previous: ServedModel | None = None) -> ServedModel:
+        """Loads and proves one model.
+
+        Args:
+            reference: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
+            previous: the version that serves now, whose engine is taken again if it passes: measuring engines under
+                load would measure the load, and slow it.
+
+        Raises:
+            UnknownModelError: there is no such model.
+            ArtifactError: it is damaged, or does not compute what it promises.
+        """
+        artifact = await asyncio.to_thread(load_artifact, reference, self._store)
+        choice = None
+        if previous and _offers_the_same(artifact, previous.artifact):
+            try:
+                choice = await self._choose(artifact, _settings_like(previous, self._settings), like=previous.layout)
+            except ArtifactError as error:
+                if self._settings.engine != "auto":
+                    raise
+                logger.warning("%s does not take %s again: %s", reference, previous.engine.name, error.detail)
+        choice = choice or await self._choose(artifact, self._settings)
+        return ServedModel(
+            artifact, choice.engine, choice.pipeline, choice.layout, choice.candidates, choice.golden_check
+        )
+
+    def close(self) -> None:
+        """Ends the threads that models share. Blocks."""
+        if self._decode_pool:
+            self._decode_pool.shutdown()
+
+    async def _choose(
+        self, artifact: Artifact, settings: ModelSettings, *, like: LayoutChoice | None = None
+    ) -> EngineChoice:
+        devices = resolve_devices(settings.device)
+        decode_threads = settings.decode_threads or (0 if devices[0].type == "cpu" else settings.core_count)
+        if decode_threads and self._decode_pool is None:
+            self._decode_pool = ThreadPoolExecutor(decode_threads, "decode", step_back)
+        return await choose_engine(
+            artifact,
+            devices,
+            settings,
+            decode_pool=self._decode_pool,
+            max_queue_items=max(self._max_queue_items, len(artifact.golden)),
+            like=like,
+        )
+
+
+def _offers_the_same(artifact: Artifact, previous: Artifact) -> bool:
+    """Returns whether two artifacts leave the same engines to choose from."""
+    return (artifact.is_split, bool(artifact.onnx_twin)) == (previous.is_split, bool(previous.onnx_twin))
+
+
+def _settings_like(model: ServedModel, settings: ModelSettings) -> ModelSettings:
+    """Returns settings that leave no choice but the engine of a model that serves."""
+    return settings.model_copy(update={"engine": model.engine.name, "precision": model.engine.precision})

@@ -1,0 +1,67 @@
+"""A model that may answer requests, and the count of the requests inside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from app.inference.artifact import Artifact
+from app.inference.engine import Engine
+from app.inference.engine_choice import Candidate
+from app.inference.golden_check import GoldenCheck
+from app.inference.pipeline import Pipeline
+from app.inference.thread_layout import LayoutChoice
+
+
+class Usage:
+    """Counts the requests inside a model, so that it is not closed under them. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._requests = 0
+        self._ended = asyncio.Event()
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        """Keeps the model open while a request is inside."""
+        self._requests += 1
+        try:
+            yield
+        finally:
+            self._requests -= 1
+            self._ended.set()
+
+    async def wait_until_unused(self) -> None:
+        """Returns when the last request has left."""
+        while self._requests:
+            self._ended.clear()
+            await self._ended.wait()
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A model that may answer requests.
+
+    Attributes:
+        artifact: what it is.
+        engine: what computes it.
+        pipeline: the way of an image through it.
+        layout: of the engine's threads.
+        candidates: the engines that were considered.
+        golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
+        usage: the requests inside; hold it from taking the model until the answer is made.
+    """
+
+    artifact: Artifact
+    engine: Engine
+    pipeline: Pipeline
+    layout: LayoutChoice
+    candidates: tuple[Candidate, ...]
+    golden_check: GoldenCheck | None
+    usage: Usage = field(default_factory=Usage, repr=False)
+
+    async def retire(self) -> None:
+        """Closes the model once the requests inside have their answers."""
+        await self.usage.wait_until_unused()
+        await asyncio.to_thread(self.pipeline.close)

@@ -1,0 +1,288 @@
+"""What one client may do to a connection: uvicorn's HTTP protocol, with the limits that it leaves to a proxy.
+
+accept -> room? -> `refusal.py` -> head (bytes, seconds) -> the application -> the rest of a body that nobody
+reads -> idle -> next head
+
+uvicorn bounds neither the size of a request's head nor the time that it takes, keeps connections that never send
+anything, reads on without end what the application has refused, and may close so early that a client who still sends
+cannot read its answer. Little of this runs on the way of an ordinary request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from app.api.auth import Auth
+from app.api.problems import problem_details
+from app.api.request_log import request_id_of
+from app.server.connections import Connections
+from app.server.early_refusal import Refusals, whole_answer
+from app.server.joined_writes import JoiningTransport
+from app.serving.service import Service
+
+MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
+HEAD_TIMEOUT_S: Final = 10.0
+# How long what a refused client still sends is read, and thrown away, so that it gets to read the refusal: closing at
+# once would reset the connection. nginx's lingering_time; shorter where there are too many connections.
+_LINGER_S: Final = 30.0
+_SHORT_LINGER_S: Final = 1.0
+
+
+def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
+    """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
+    refusals = Refusals(service, auth)
+    return partial(  # type: ignore[return-value] # uvicorn only calls it
+        LimitedProtocol, connections=connections, refusals=refusals
+    )
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        config: of uvicorn.
+        server_state: uvicorn's, shared by all connections.
+        app_state: of the lifespan.
+        connections: shared by all connections too.
+        refusals: likewise.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        connections: Connections,
+        refusals: Refusals,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._connections = connections
+        self._refusals = refusals
+        self._in_head = False
+        self._in_message = False
+        self._last_received = 0
+        self._unread_bytes = 0  # received since the head began, or since the last piece of its body
+        self._unwanted_bytes = 0  # of a body that was refused before uvicorn's parser had its head
+        self._ending = False  # what comes now is thrown away
+        self._lingers_shortly = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    # Called by the transport
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes the connection in, or says that there are too many."""
+        self._joining = JoiningTransport(transport, self.loop)
+        super().connection_made(self._joining)  # type: ignore[arg-type] # what uvicorn uses of one
+        if self._connections.enter(self):
+            self._wait_for_next()  # by uvicorn's own timer, which it starts only after a first answer
+            return
+        self._lingers_shortly = self._connections.begin_refusal()
+        if self._lingers_shortly:
+            self._answer_and_end("overloaded", "There are too many connections.", retry_after=b"1")
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the connection."""
+        self._stop_timer()
+        self._unset_keepalive_if_required()  # uvicorn leaves it running after an error
+        self._connections.leave(self)
+        if self._lingers_shortly:
+            self._connections.end_refusal()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser, for as long as what it keeps is bounded."""
+        if self._ending:
+            return
+        if self._unwanted_bytes:
+            data = self._throw_away(data, 0)
+        elif self._is_idle and not self._in_message:
+            data = self._refuse_at_once(data)
+        if not data:
+            return
+        self._last_received = len(data)
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or what follows a chunked body
+            self._refuse_head()
+        elif self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or self._is_idle):
+            self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_timed_out)
+
+    # Called by the parser
+
+    def on_message_begin(self) -> None:
+        """Starts to count."""
+        super().on_message_begin()
+        self._in_head = self._in_message = True
+        self._unread_bytes = self._last_received
+
+    def on_headers_complete(self) -> None:
+        """Hands the request to the application, if its head is small enough."""
+        if self._ending:
+            return
+        self._in_head = False
+        self._stop_timer()
+        if self._unread_bytes > MAX_HEAD_BYTES:  # of which some may be body
+            if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+                self._refuse_head()
+                return
+            self._unread_bytes = 0
+        super().on_headers_complete()
+        self._connections.work(self)
+        # A client that waits to be told to go on, and is refused, may send its body or not: the parser could not tell.
+        if self.expect_100_continue or self._connections.give_away():
+            self.cycle.keep_alive = False
+        if not self.cycle.keep_alive:
+            self.cycle.transport = _GentlyClosing(self)  # type: ignore[assignment]
+
+    def on_body(self, body: bytes) -> None:
+        """Passes a piece of a body on."""
+        self._unread_bytes = 0
+        if not self._ending and not self._is_idle:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Ends the counting."""
+        self._in_message = False
+        if self._ending:
+            return
+        self._stop_timer()
+        if not self._is_idle:
+            super().on_message_complete()
+        else:  # answered before, and uvicorn's timer stopped when this came
+            self._wait_for_next()
+
+    # Called by the application's side
+
+    def on_response_complete(self) -> None:
+        """Waits for the next request, or for the rest of a body that nobody reads."""
+        super().on_response_complete()
+        if self._is_idle and not self.transport.is_closing():
+            self._connections.wait(self)
+            if self._in_message and not self._in_head and not self._ending:
+                self._start_timer(_LINGER_S, self.drop)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Ends a connection on which nothing has come for too long."""
+        self.drop()
+
+    def drop(self) -> None:
+        """Ends the connection at once."""
+        self._ending = True
+        self._connections.leave(self)
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # its client does not read
+        else:
+            self.transport.close()
+
+    def close_gently(self) -> None:
+        """Ends the connection after its answer, which its client can read even if it is still sending."""
+        if self._in_message and not self.transport.is_closing():
+            self._end()
+        else:
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP; called by uvicorn's `data_received`."""
+        if not self._ending:
+            self._refuse("malformed_request", msg)
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse_at_once(self, data: bytes) -> bytes:
+        """Answers the request that begins with this data, if there is no room for it; returns what is behind it."""
+        refusal = self._refusals.of(data, scheme=self.scheme or "http", defaults=self.server_state.default_headers)
+        if refusal is None or self.transport.is_closing():
+            return data
+        self.server_state.total_requests += 1
+        self._connections.work(self)  # and from now on it is the one that has waited for the shortest time
+        self._connections.wait(self)
+        self._joining.write_whole(refusal.answer)
+        self._unwanted_bytes = refusal.body_bytes
+        return self._throw_away(data, refusal.body_start)
+
+    def _throw_away(self, data: bytes, start: int) -> bytes:
+        """Forgets what has come of a refused body; returns what is behind it."""
+        end = min(start + self._unwanted_bytes, len(data))
+        self._unwanted_bytes -= end - start
+        if not self._unwanted_bytes:
+            self._stop_timer()
+            self._wait_for_next()
+        elif self._timer is None:
+            self._unset_keepalive_if_required()
+            self._start_timer(_LINGER_S, self.drop)
+        return data[end:]
+
+    def _wait_for_next(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _refuse_head(self) -> None:
+        self._refuse("head_too_large", f"The request's headers have more than {MAX_HEAD_BYTES:,} bytes.")
+
+    def _head_timed_out(self) -> None:
+        self._timer = None
+        if self._is_idle:
+            detail = f"The request's headers have not come within {HEAD_TIMEOUT_S:.0f} seconds."
+            self._refuse("request_too_slow", detail)
+        else:  # it follows a request that is still worked on
+            self._start_timer(HEAD_TIMEOUT_S, self._head_timed_out)
+
+    def _refuse(self, code: str, detail: str) -> None:
+        self._connections.count(code)
+        if self._is_idle:
+            self._answer_and_end(code, detail)
+        else:  # an answer is under way, into which no other may be put
+            self.drop()
+
+    def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
+        headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        headers += [(b"retry-after", retry_after)] if retry_after else []
+        problem = problem_details(code, detail, request_id_of(""))
+        self.transport.write(whole_answer(problem, scheme=self.scheme or "http", headers=headers))
+        self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._unset_keepalive_if_required()
+        if self.transport.can_write_eof():  # not with TLS
+            self.transport.write_eof()
+        self._start_timer(_SHORT_LINGER_S if self._lingers_shortly else _LINGER_S, self.drop)
+
+    def _start_timer(self, seconds: float, callback: Callable[[], None]) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, callback)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _GentlyClosing:
+    """What an answer after which the connection is closed is written to: uvicorn would close it at once.
+
+    Args:
+        protocol: whose connection it is.
+    """
+
+    def __init__(self, protocol: LimitedProtocol) -> None:
+        self._protocol = protocol
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Called at the end of the answer."""
+        self._protocol.close_gently()

@@ -1,0 +1,305 @@
+"""The parent of the worker processes: binds, forks, replaces, passes signals on, and leaves nothing behind.
+
+bind -> runtime folder -> fork workers -> one dies: another takes its place -> SIGTERM: all drain -> folder removed
+
+It loads no model and starts no thread, CUDA or OpenVINO, so that a fork of it is a clean process that has the libraries
+in memory already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkContext, ForkProcess, SpawnContext, SpawnProcess
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from app.main import create_app
+from app.server.tls import tls_options
+from app.server.uvicorn_server import check_start, listen, serve_process
+from app.server.worker import _CANNOT_START, _STOP_SIGNALS, _RuntimeSeed, _work
+from app.settings import Settings
+from app.system.worker_board import METRICS_FOLDER, Board
+from app.telemetry.metrics import forget_worker
+
+if sys.platform != "win32":
+    import fcntl
+
+logger = logging.getLogger(__name__)
+
+_POLL_S: Final = 0.1
+# A worker that dies before it was ready is started again after 1, 2, 4 ... seconds.
+_FIRST_DELAY_S: Final = 1.0
+_MAX_DELAY_S: Final = 30.0
+# How much longer than its drain a worker may take to end, and than a request its event loop to come by.
+_MARGIN_S: Final = 10.0
+_MIN_HUNG_S: Final = 30.0
+_FOLDER_PREFIX: Final = "image-predictor-"
+_MIN_STALE_S: Final = 60.0
+
+
+def serve(settings: Settings) -> int:
+    """Serves until a signal ends it.
+
+    Returns:
+        the exit status.
+
+    Raises:
+        PredictorError: the service cannot start, such as `AddressError` when the address is taken.
+    """
+    check_start(settings)
+    listening = listen(settings.host, settings.port, scheme="https" if tls_options(settings) else "http")
+    if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
+        serve_process(create_app(settings), settings, listening)
+        return 0
+    with runtime_folder() as folder:
+        return Supervisor(settings, listening, folder).run()
+
+
+@dataclass
+class _Place:
+    """A worker's place, and who takes it.
+
+    Attributes:
+        index: from 0.
+        process: that is there now, if one is.
+        was_ready: whether that one has ever been ready.
+        is_killed: whether it was stuck, and is being ended.
+        failed_starts: how many in a row died before they were ready.
+        start_at: when the next one is to be started, of `time.monotonic`, if none is there.
+    """
+
+    index: int
+    process: ForkProcess | SpawnProcess | None = None
+    was_ready: bool = False
+    is_killed: bool = False
+    failed_starts: int = 0
+    start_at: float = 0.0
+
+
+class Supervisor:
+    """Keeps the workers running.
+
+    Args:
+        settings: of the service.
+        listening: the socket that all workers take connections from.
+        folder: private, empty; for the workers to share.
+        start_method: of `multiprocessing`.
+    """
+
+    def __init__(self, settings: Settings, listening: socket.socket, folder: Path, start_method: str = "") -> None:
+        self._settings = settings
+        self._listening = listening
+        self._folder = folder
+        self._workers = settings.worker_count or 1
+        # Those that were asked for, or as many as the first worker finds worth it, up to one a core.
+        self._max_workers = settings.worker_count or settings.core_count
+        (folder / METRICS_FOLDER).mkdir()
+        self._board = Board.create(folder / Board.FILE_NAME, max_workers=self._max_workers)
+        self._places = [_Place(index) for index in range(self._workers)]
+        self._context: ForkContext | SpawnContext = multiprocessing.get_context(  # type: ignore[assignment]
+            start_method or ("fork" if sys.platform == "linux" else "spawn")
+        )
+        self._signals = 0
+        self._last_exit_code: int | None = None
+        self._hung_after_s = max(_MIN_HUNG_S, settings.request_timeout_s)
+
+    def run(self) -> int:
+        """Runs until a signal has ended all workers, or none can start.
+
+        Returns:
+            the exit status.
+        """
+        with self._handling_signals() as woken:
+            try:
+                while not self._signals:
+                    self._start_missing()
+                    ending = wait([*self._sentinels(), woken], _POLL_S)
+                    for place in self._places:
+                        if place.process and place.process.sentinel in ending:
+                            place.process.join()  # a sentinel tells a moment earlier
+                        if self._has_ended(place) and self._cannot_start(place):
+                            return _CANNOT_START
+                    self._replace_stuck()
+                    self._grow()
+                return self._drain(woken)
+            finally:
+                for place in self._places:
+                    if place.process:
+                        place.process.kill()
+                        place.process.join()
+
+    @contextlib.contextmanager
+    def _handling_signals(self) -> Iterator[socket.socket]:
+        """Counts stop signals, and makes a socket readable at each."""
+        woken, waking = socket.socketpair()
+        woken.setblocking(False)
+        waking.setblocking(False)
+
+        def count(_number: int, _frame: FrameType | None) -> None:
+            self._signals += 1
+
+        # One that is ignored stays so: `nohup` means it.
+        numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        previous = {number: signal.signal(number, count) for number in numbers}
+        previous_fd = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+        try:
+            yield woken
+        finally:
+            signal.set_wakeup_fd(previous_fd)
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            woken.close()
+            waking.close()
+
+    def _sentinels(self) -> list[int]:
+        return [place.process.sentinel for place in self._places if place.process]
+
+    def _start_missing(self) -> None:
+        for place in self._places:
+            if place.process is None and time.monotonic() >= place.start_at:
+                self._start(place)
+
+    def _start(self, place: _Place) -> None:
+        self._board.row(place.index).clear()
+        settles = self._settings.worker_count is None and self._board.wanted_workers == 0
+        runtime = _RuntimeSeed(
+            self._folder, self._workers, place.index, max_workers=self._max_workers if settles else self._workers
+        )
+        place.was_ready = place.is_killed = False
+        place.process = self._context.Process(
+            target=_work, args=(self._settings, self._listening, runtime, os.getpid()), name=f"worker-{place.index}"
+        )
+        # Until the worker has handlers of its own, a signal would be counted by its copy of ours, and be lost.
+        with _signals_blocked():
+            place.process.start()
+
+    def _has_ended(self, place: _Place) -> bool:
+        """Returns whether the worker has ended; its place is free then."""
+        place.was_ready = place.was_ready or self._board.row(place.index).ready
+        if place.process is None or place.process.is_alive():
+            return False
+        process, row = place.process, self._board.row(place.index)
+        place.process = None
+        forget_worker(self._folder / METRICS_FOLDER, place.index)
+        if row.retiring and process.exitcode == 0:
+            logger.info("Worker %d (process %d) has ended.", place.index, process.pid)
+        else:
+            place.failed_starts = 0 if place.was_ready else place.failed_starts + 1
+            delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2 ** (place.failed_starts - 1)) if place.failed_starts else 0.0
+            place.start_at = time.monotonic() + delay_s
+            self._board.restarts += 1
+            logger.error(
+                "Worker %d (process %d) died: %s. Another takes its place%s.", place.index, process.pid,
+                _describe_exit(process.exitcode), f" in {delay_s:.0f} s" if delay_s else "",
+            )  # fmt: skip
+        row.clear()
+        self._last_exit_code = process.exitcode
+        return True
+
+    def _cannot_start(self, place: _Place) -> bool:
+        return self._last_exit_code == _CANNOT_START and not place.was_ready
+
+    def _replace_stuck(self) -> None:
+        for place in self._places:
+            row = self._board.row(place.index)
+            hung = place.was_ready and not row.retiring and row.silent_s > self._hung_after_s
+            if place.process and not place.is_killed and (hung or row.wants_restart):
+                reason = f"its event loop has not moved for {row.silent_s:.0f} s" if hung else "its inference is stuck"
+                logger.error("Worker %d (process %d) is ended: %s.", place.index, place.process.pid, reason)
+                place.is_killed = True
+                place.process.kill()
+
+    def _grow(self) -> None:
+        """Goes to as many workers as the first one found to be worth it; it makes way for one with its share only."""
+        wanted = self._board.wanted_workers
+        if wanted <= self._workers:
+            return
+        self._workers = wanted
+        if first := self._places[0].process:
+            first.terminate()
+        self._places += [_Place(index) for index in range(len(self._places), wanted)]
+
+    def _drain(self, woken: socket.socket) -> int:
+        """Lets every worker finish what it has; returns the exit status."""
+        logger.info("Shutting down.")
+        self._board.draining = True
+        self._listening.close()  # the workers have it still, and take what waits in it
+        for place in self._places:
+            if place.process:
+                place.process.terminate()
+        settings = self._settings
+        deadline = time.monotonic() + settings.drain_delay_s + settings.drain_timeout_s + _MARGIN_S
+        while running := [place.process for place in self._places if place.process and place.process.is_alive()]:
+            if self._signals > 1:
+                return 0
+            if time.monotonic() > deadline:
+                pids = ", ".join(str(process.pid) for process in running)
+                logger.error("Workers that do not end are killed: processes %s.", pids)
+                return 1
+            wait([*(process.sentinel for process in running), woken], _POLL_S)
+            with contextlib.suppress(BlockingIOError):
+                woken.recv(64)
+        return 0
+
+
+@contextlib.contextmanager
+def _signals_blocked() -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit status {code}"
+
+
+@contextlib.contextmanager
+def runtime_folder() -> Iterator[Path]:
+    """Makes a private folder and removes it afterwards, with those that killed services have left.
+
+    Its lock tells that the service lives: it ends with the last process that holds it, and works across containers
+    that share a folder for temporary files, as process ids would not.
+    """
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+    except OSError:  # a container whose file system cannot be written to still has this
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
+    with (folder / "lock").open("w") as lock:
+        if sys.platform != "win32":
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            _remove_stale_folders(folder.parent)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_stale_folders(parent: Path) -> None:
+    if sys.platform == "win32":
+        return
+    for path in parent.glob(f"{_FOLDER_PREFIX}*/lock"):
+        with contextlib.suppress(OSError), path.open("r+") as lock:  # another user's, or just removed
+            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
+                continue
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path.parent, ignore_errors=True)

@@ -1,0 +1,228 @@
+"""One process around the application: uvicorn, and what a signal does to it.
+
+SIGTERM or SIGINT -> unready at once -> go on answering for `drain_delay_s` -> finish what is open -> exit 0
+a second one -> exit at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI
+
+from app.api.auth import Auth
+from app.errors import PredictorError
+from app.server.acceptor import Acceptor
+from app.server.connections import Connections
+from app.server.http_protocol import limited_protocol
+from app.server.tls import tls_options
+from app.serving.service import Phase, Service
+from app.settings import Settings
+from app.store.signatures import TrustedKeys
+from app.system.kernel import usable_connections
+from app.telemetry import tracing
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG: Final = 2048
+# When the service ends, how long clients that are between two requests may still send one, to be told that it is the
+# last of the connection. Closed at once, a connection may break under a request that is on its way already.
+_LAST_REQUESTS_S: Final = 0.5
+
+
+def check_start(settings: Settings) -> None:
+    """Checks the keys, the certificates and the extras that settings ask for, so that a fault ends the start.
+
+    Raises:
+        KeyFileError: a file of API keys cannot be read or used.
+        SignatureError: the file of trusted keys cannot be read or used.
+        TlsError: a certificate or its key cannot be read or used.
+        TelemetryError: traces are asked for, and the extra `telemetry` is not installed.
+    """
+    Auth(settings)
+    TrustedKeys.configured(settings.trusted_keys)
+    tls_options(settings)
+    if settings.otlp_endpoint:
+        tracing.check_installed()
+
+
+def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
+    """Returns a listening socket; connections wait in it until a worker takes them.
+
+    Raises:
+        AddressError: the address is taken, or not this machine's.
+    """
+    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
+    try:
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise AddressError(
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host "
+            "(`make serve PORT=8001`)."
+        ) from error
+    host, port = listening.getsockname()[:2]
+    url = f"{scheme}://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
+    logger.info("Listening on %s  (try it in a browser; API at %s/docs)", url, url)
+    logger.info("Classify with:  curl -F file=@photo.jpg %s/predict", url)
+    return listening
+
+
+class AddressError(PredictorError):
+    """The service cannot listen where it should."""
+
+
+def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
+    """Serves an application in this process until a signal ends it."""
+    service: Service = app.state.service
+    connections = Connections(usable_connections(settings.max_connections), service.metrics)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # ours has the request's id
+        server_header=False,
+        http=limited_protocol(service, app.state.auth, connections),
+        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
+        timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
+        **tls_options(settings),
+    )
+    _Server(config, service, listening, connections).run()
+
+
+class _Server(uvicorn.Server):
+    def __init__(
+        self, config: uvicorn.Config, service: Service, listening: socket.socket, connections: Connections
+    ) -> None:
+        super().__init__(config)
+        self._connections = connections
+        self._service = service
+        self._runtime = service.runtime
+        self._listening = listening
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._acceptor: Acceptor | None = None
+        self._opening: set[asyncio.Task[None]] = set()
+        self._parent = os.getppid()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        if sys.platform == "win32":  # its event loop can wait for connections, but not for a socket to be readable
+            await super().startup([self._listening])
+            return
+        await super().startup([])
+        self._acceptor = Acceptor(
+            self._listening,
+            welcome=self._welcome,
+            connections=self._count_connections,
+            wanted=self._should_accept,
+            runtime=self._runtime,
+        )
+        self._take_stock()
+
+    async def on_tick(self, counter: int) -> bool:  # uvicorn's, ten times a second
+        self._take_stock()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._acceptor:
+            retiring = self._runtime is not None and not self._runtime.board.draining
+            self._acceptor.close(take_the_rest=not retiring)
+            if not self.force_exit:
+                await self._hear_last_requests()
+        self._service.phase = Phase.CLOSING
+        await super().shutdown(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own would raise the signal again at the end, and the exit status would not be 0.
+        if self._runtime and sig == signal.SIGINT:  # Ctrl-C goes to the whole group; the supervisor passes it on
+            return
+        if self._service.phase is not Phase.SERVING or self._loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.phase = Phase.DRAINING
+        delay_s = self._service.settings.drain_delay_s
+        if self._runtime and not self._runtime.board.draining:  # it alone is to go: its siblings take what comes
+            self._runtime.row.retire()
+            delay_s = 0.0
+        self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+    def _welcome(self, connection: socket.socket) -> None:
+        opening = asyncio.ensure_future(self._open(connection))
+        self._opening.add(opening)
+        opening.add_done_callback(self._opening.discard)
+
+    async def _open(self, connection: socket.socket) -> None:
+        assert self._loop is not None
+
+        def create_protocol() -> asyncio.Protocol:
+            protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+            )
+            return protocol
+
+        try:
+            await self._loop.connect_accepted_socket(create_protocol, connection, ssl=self.config.ssl)
+        except OSError as error:  # the client left, or its TLS handshake failed
+            logger.debug("A connection could not be opened: %s", error)
+            connection.close()
+
+    def _count_connections(self) -> int:
+        return len(self.server_state.connections) + len(self._opening)
+
+    def _take_stock(self) -> None:
+        """Tells the others how this process stands, and goes by how they do."""
+        if self._acceptor is None:
+            return
+        if self._should_accept():
+            self._acceptor.open()
+        else:
+            self._acceptor.shut()
+        if self._runtime is None:
+            return
+        if os.getppid() != self._parent:
+            os._exit(1)  # the supervisor is gone, and nobody would ever end this process
+        row = self._runtime.row
+        row.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
+        self._connections.share(self._acceptor.surplus())
+        if self._service.watchdog.verdict.restart_because:
+            row.ask_for_restart()
+
+    def _should_accept(self) -> bool:
+        """Returns whether to take connections: of several workers, one that is not ready leaves them to those that are.
+
+        If there is none, it takes them, so that clients and probes learn why.
+        """
+        if self._runtime is None:
+            return True
+        if self._service.phase is not Phase.SERVING and not self._runtime.board.draining:  # it alone is to go
+            return False
+        return self._is_ready() or not any(row.serves for row in self._runtime.siblings)
+
+    def _is_ready(self) -> bool:
+        try:
+            self._service.check_own_readiness()
+            self._service.check_started()
+        except PredictorError:
+            return False
+        return True
+
+    async def _hear_last_requests(self) -> None:
+        """Answers what clients send on open connections, each time for the last time, until they all have gone."""
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_REQUESTS_S):
+                while self._count_connections() and not self.force_exit:
+                    await asyncio.sleep(0.01)

@@ -1,0 +1,66 @@
+"""From start to stop: load -> verify -> warm up -> ready; then drain -> close.
+
+The service answers from the first moment, so that probes learn why it is not ready yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from app.serving.gauges import Sampler
+from app.serving.service import Phase, Service
+from app.serving.worker_count import worthwhile_workers
+from app.system.kernel import step_back
+
+# New objects after which the collector looks for cycles among them.
+_COLLECT_AFTER: Final = 10_000
+
+
+def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    """Returns the lifespan of an application over a service that a sampler looks at."""
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        # What a library starts while a model is loaded takes the priority of the thread that loads it.
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", step_back))
+        loading = asyncio.create_task(_load_and_watch(service))
+        watching = asyncio.create_task(service.watchdog.run())
+        sampling = asyncio.create_task(sampler.run())
+        yield
+        service.phase = Phase.CLOSING
+        sampling.cancel()
+        loading.cancel()
+        watching.cancel()
+        await asyncio.gather(loading, watching, sampling, return_exceptions=True)
+        if not service.watchdog.verdict.restart_because:  # what is stuck would never let go
+            await asyncio.to_thread(service.registry.close)
+        if service.tracing:
+            await asyncio.to_thread(service.tracing.close)
+
+    return lifespan
+
+
+async def _load_and_watch(service: Service) -> None:
+    """Loads the models, then follows the store; the only worker finds out whether it should be joined by others."""
+    await service.registry.load_all()
+    # What is there now stays. Looking through all of it again and again, as the collector of cycles does, would hold up
+    # every request for a tenth of a second.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_COLLECT_AFTER)
+    runtime = service.runtime
+    if runtime and not service.is_settled:
+        models = service.registry.served
+        wanted = await asyncio.to_thread(worthwhile_workers, models, max_workers=runtime.max_workers)
+        if wanted == 1:
+            service.is_settled = True
+        else:  # the supervisor replaces this one by several with a smaller share of the cores each
+            runtime.board.wanted_workers = wanted
+    await service.watcher.run()

@@ -1,0 +1,99 @@
+"""Notices that inference itself has stopped working: a batch that never ends, or an engine that fails on everything.
+
+each half second: streams and failures of every model -> does a plain image still come through? -> reasons for probes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from app.errors import PredictorError
+from app.inference.golden_check import grey_image
+from app.models.served_model import ServedModel
+
+logger = logging.getLogger(__name__)
+
+_PERIOD_S: Final = 0.5
+# Fewer may be a client's images that the model cannot take; what follows is a plain one that it can.
+_SUSPICIOUS_FAILURES: Final = 3
+_CANARY_TIMEOUT_S: Final = 5.0
+
+
+@dataclass
+class Verdict:
+    """What the watchdog found.
+
+    Attributes:
+        unready_because: why requests should go elsewhere, or None.
+        restart_because: why only a new process helps, or None.
+    """
+
+    unready_because: str | None = None
+    restart_because: str | None = None
+
+
+class Watchdog:
+    """Watches the models that serve.
+
+    Args:
+        served: returns them.
+        stuck_after_s: how long a batch may run, and an engine may fail on everything, until a restart is called for.
+    """
+
+    def __init__(self, served: Callable[[], Iterable[ServedModel]], *, stuck_after_s: float) -> None:
+        self.verdict = Verdict()
+        self._served = served
+        self._stuck_after_s = stuck_after_s
+        self._broken_since: dict[int, float] = {}
+
+    async def run(self) -> None:
+        """Looks again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(_PERIOD_S)
+            before = self.verdict
+            await self.look()
+            if self.verdict.unready_because and not before.unready_because:
+                logger.error("Not ready any more: %s", self.verdict.unready_because)
+            elif before.unready_because and not self.verdict.unready_because:
+                logger.info("Inference works again.")
+
+    async def look(self) -> None:
+        """Looks once, and forms the verdict."""
+        verdict = Verdict()
+        broken_since: dict[int, float] = {}
+        for model in self._served():
+            name = f"{model.artifact.name}/{model.artifact.version}"
+            running_s = model.pipeline.longest_batch_s
+            if running_s > self._stuck_after_s:
+                reason = f"Model {name}: a batch has been running for {running_s:.0f} s."
+                verdict = Verdict(reason, reason)
+            elif failure := await self._failure(model):
+                since = self._broken_since.get(id(model), time.monotonic())
+                broken_since[id(model)] = since
+                verdict.unready_because = f"Model {name} fails on every image: {failure}"
+                if time.monotonic() - since >= self._stuck_after_s:  # a GPU that was lost comes back to a new process
+                    verdict.restart_because = verdict.unready_because
+        self._broken_since = broken_since
+        self.verdict = verdict
+
+    async def _failure(self, model: ServedModel) -> str | None:
+        """Returns why the model fails even on a plain grey image, if images have failed lately and this one does."""
+        if model.pipeline.failures_in_a_row < _SUSPICIOUS_FAILURES:
+            return None
+        deadline = time.monotonic() + _CANARY_TIMEOUT_S
+        try:
+            async with asyncio.timeout(_CANARY_TIMEOUT_S):
+                await model.pipeline.compute(grey_image(model.artifact), deadline=deadline)
+        except (PredictorError, TimeoutError, torch.OutOfMemoryError) as error:  # no time, or no room: no verdict
+            logger.warning("Model %s could not be tried: %s", model.artifact.name, error or "no answer yet.")
+            return None
+        except Exception as error:
+            return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        return None

@@ -1,0 +1,147 @@
+"""The artifact's metadata: schema, reading, writing; shared with training.
+
+training.export fills a folder -> publish: lock, hash, fsync, rename -> <store>/<name>/<version>/ -> app.store reads it
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+
+from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
+
+MODEL_FILE = "model.pt"
+ONNX_FILE = "model.onnx"
+"""The twin of `classify` for faster engines; optional."""
+MANIFEST_FILE = "manifest.json"
+SIGNATURE_FILE = "manifest.sig"
+"""Beside the manifest, if it has been signed: the Ed25519 signature of its bytes (RFC 8032), 64 bytes."""
+GOLDEN_FILE = "golden.json"
+"""The golden examples: an extra file inside `model.pt`."""
+
+MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+"""What a model may be called: safe as a folder name, in a URL and as a metric label."""
+
+
+class _Frozen(BaseModel):
+    # Fields of later releases are ignored, so that an older service can serve a newer artifact of the same format.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Preprocessing(_Frozen):
+    """How pixels become the network's input; `training.export.predictor.Predictor` is the definition."""
+
+    resize_size: int = Field(ge=1, description="The shorter side before the crop, in pixels")
+    image_size: int = Field(ge=1, description="The side of the central crop, in pixels")
+    mean: tuple[float, ...] = Field(description="Of each channel, of values in [0, 1]")
+    std: tuple[float, ...] = Field(description="Of each channel, of values in [0, 1]")
+    interpolation: Literal["bilinear"] = "bilinear"
+    antialias: Literal[True] = True
+    temperature: float = Field(default=1.0, gt=0, description="Divides the logits")
+
+
+class Architecture(_Frozen):
+    """The network."""
+
+    name: str
+    parameter_count: int = Field(ge=0)
+
+
+class TrainingData(_Frozen):
+    """What the network learned from."""
+
+    name: str
+    licence: str | None = None
+    image_count: int | None = Field(default=None, ge=0)
+
+
+class Fidelity(_Frozen):
+    """How far the scripted artifact is from the eager model, measured at export on the golden examples."""
+
+    golden_count: int = Field(ge=0)
+    max_abs_deviation: float = Field(ge=0, description="Largest |p_scripted - p_eager|, float32 on CPU")
+    onnx_max_abs_deviation: float | None = Field(
+        default=None, ge=0, description="Largest |p_onnx - p_eager| of model.onnx, ONNX Runtime on CPU; None without it"
+    )
+
+
+class FileEntry(_Frozen):
+    """One file of the artifact."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=0)
+
+
+class Manifest(_Frozen):
+    """What one published version of a model is.
+
+    The same text stands in `manifest.json` and inside `model.pt`, except for `files`: a file cannot hold its own hash,
+    so the copy inside has none.
+    """
+
+    format_version: Literal[1] = 1
+    name: str = Field(pattern=MODEL_NAME_PATTERN)
+    version: int = Field(ge=1)
+    created_at: datetime
+    class_names: tuple[str, ...] = Field(min_length=1, description="In the order of the probabilities")
+    preprocessing: Preprocessing
+    architecture: Architecture
+    training_data: TrainingData
+    licence: str | None = Field(default=None, description="Of the weights")
+    source: str | None = Field(default=None, description="Where the weights come from")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    seeds: dict[str, int] = Field(default_factory=dict)
+    library_versions: dict[str, str] = Field(default_factory=dict)
+    fidelity: Fidelity
+    files: dict[str, FileEntry] = Field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Returns the text of `manifest.json`."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, origin: str) -> Manifest:
+        """Reads a manifest.
+
+        Args:
+            text: the JSON.
+            origin: where it was read from, for the error's sentence.
+
+        Raises:
+            ArtifactError: it is not JSON, or a field is missing or wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the text"
+            raise ArtifactError(f"{origin} is not a valid manifest: {where}: {first['msg']}.") from error
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads `manifest.json` of a published version.
+
+        Raises:
+            ArtifactError: it is missing or invalid.
+        """
+        path = folder / MANIFEST_FILE
+        try:
+            return cls.from_json(path.read_bytes(), origin=str(path))
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+class GoldenExample(_Frozen):
+    """An encoded image and the probabilities that the eager model gave for it."""
+
+    image: Base64Bytes
+    probabilities: tuple[float, ...]
+
+
+class GoldenExamples(_Frozen):
+    """The content of the extra file `golden.json`."""
+
+    examples: tuple[GoldenExample, ...] = ()

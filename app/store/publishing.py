@@ -1,0 +1,98 @@
+"""Publishes a version of a model, whole or not at all.
+
+lock the model's folder -> write into a temporary folder beside it -> hash -> fsync -> rename to the next version
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
+from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, FileEntry, Manifest
+
+TEMPORARY_PREFIX = ".publishing-"
+_VERSION = re.compile(r"[1-9][0-9]{0,8}")
+
+
+def hash_file(path: Path) -> FileEntry:
+    """Returns the file's sha256 and size in bytes."""
+    with path.open("rb") as file:
+        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=path.stat().st_size)
+
+
+def published_versions(folder: Path) -> list[int]:
+    """Returns the versions published in a model's folder, ascending; empty if there are none."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _VERSION.fullmatch(entry.name))
+
+
+def publish(store_root: Path, name: str, write: Callable[[Path, int], Manifest]) -> Path:
+    """Publishes the next version of a model, whole or not at all.
+
+    Args:
+        store_root: the model store; created if it is not there.
+        name: the model.
+        write: is given an empty folder and the version to be; writes the artifact's files there, and returns
+            the manifest without `files`. What it raises is passed on, and nothing is published.
+
+    Returns:
+        the folder of the new version.
+
+    Raises:
+        ValueError: the name cannot be a model's.
+        OSError: the disk is full, or the store cannot be written.
+    """
+    if not re.fullmatch(MODEL_NAME_PATTERN, name):
+        raise ValueError(f"{name!r} is no name for a model: use a-z, 0-9, '.', '_' and '-', at most 64 characters.")
+    folder = store_root / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        for leftover in folder.glob(TEMPORARY_PREFIX + "*"):  # of a publisher that was killed: we hold the lock
+            shutil.rmtree(leftover, ignore_errors=True)
+        version = max(published_versions(folder), default=0) + 1
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))
+        try:
+            manifest = write(temporary, version)
+            files = {path.name: hash_file(path) for path in sorted(temporary.iterdir())}
+            manifest = manifest.model_copy(update={"files": files})
+            (temporary / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+            temporary.chmod(0o755)  # mkdtemp gives 0o700; the service may run as another user
+            for path in temporary.iterdir():
+                path.chmod(0o644)
+                _fsync(path)
+            _fsync(temporary)
+            published = folder / str(version)
+            temporary.rename(published)
+            _fsync(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+    return published
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a model's folder for writing; the kernel frees it when its holder dies, however it dies."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,127 @@
+"""Signed models: is the manifest one that a trusted key has signed?
+
+manifest.json + manifest.sig -> TrustedKeys.read_signed -> the manifest's bytes, which hold the sha256 of every file
+
+One signature covers the whole artifact. It is checked before anything of the version is parsed, because to load a
+TorchScript file is to run what it holds (docs/security.md). Ed25519 (RFC 8032) over the plain bytes, so that any tool
+can sign and verify:
+`openssl pkeyutl -verify -pubin -inkey trusted.pem -rawin -in manifest.json -sigfile manifest.sig`
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from app.errors import ArtifactError
+from app.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+
+_PUBLIC_KEY: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+
+
+class SignatureError(ArtifactError):
+    """A model that no trusted key has signed, or keys that cannot be read."""
+
+
+class TrustedKeys:
+    """The public keys whose signatures count.
+
+    Args:
+        keys: any of them.
+    """
+
+    def __init__(self, keys: Sequence[Ed25519PublicKey]) -> None:
+        self._keys = tuple(keys)
+
+    @classmethod
+    def configured(cls, path: Path | None) -> TrustedKeys | None:
+        """Reads the PEM file of the settings; None if there is none, so that nothing need be signed.
+
+        Raises:
+            SignatureError: it cannot be read, or holds no Ed25519 public keys, or others as well.
+        """
+        if path is None:
+            return None
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise SignatureError(f"{path} cannot be read: {error.strerror}.") from error
+        keys = []
+        for block in _PUBLIC_KEY.findall(text):
+            try:
+                key = load_pem_public_key(block)
+            except (ValueError, UnsupportedAlgorithm) as error:
+                raise SignatureError(f"{path} holds a public key that cannot be read.") from error
+            if not isinstance(key, Ed25519PublicKey):
+                raise SignatureError(f"{path} holds a public key that is not an Ed25519 one.")
+            keys.append(key)
+        if not keys:
+            raise SignatureError(
+                f"{path} holds no public keys in PEM. `image-predictor new-signing-key FILE` makes a pair and prints "
+                "the public one."
+            )
+        return cls(keys)
+
+    def read_signed(self, folder: Path) -> bytes:
+        """Returns the bytes of a version's manifest, read once and signed.
+
+        Raises:
+            SignatureError: they are not signed, or not by one of these keys.
+            ArtifactError: there is no manifest.
+        """
+        manifest = _read(folder / MANIFEST_FILE)
+        path = folder / SIGNATURE_FILE
+        if not path.exists():
+            raise SignatureError(f"{folder} is not signed, and only signed models may be loaded: image-predictor sign.")
+        signature = _read(path)
+        if not any(_is_by(key, signature, manifest) for key in self._keys):
+            raise SignatureError(f"{path} is no signature of this manifest by a trusted key.")
+        return manifest
+
+
+def copy_of(folder: Path, manifest: Manifest) -> Path:
+    """Copies the files of a version to where nobody else can write.
+
+    Args:
+        folder: the version.
+        manifest: its signed manifest, whose file names and sizes can be relied on.
+
+    Raises:
+        ArtifactError: a file is missing or of another size, or there is no room for it.
+    """
+    private = Path(tempfile.mkdtemp(prefix="signed-model-"))  # for its owner alone
+    try:
+        for file_name, expected in manifest.files.items():
+            if (found := (folder / file_name).stat().st_size) != expected.size_bytes:
+                raise ArtifactError(f"{folder / file_name} has {found} bytes, its manifest says {expected.size_bytes}.")
+            shutil.copyfile(folder / file_name, private / Path(file_name).name)
+    except OSError as error:
+        shutil.rmtree(private, ignore_errors=True)
+        raise ArtifactError(f"{error.filename or folder} cannot be copied to {private}: {error.strerror}.") from error
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    return private
+
+
+def _is_by(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> bool:
+    try:
+        key.verify(signature, manifest)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error

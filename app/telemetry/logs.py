@@ -1,0 +1,87 @@
+"""Log lines, for people or for machines, each with the request that it belongs to.
+
+a record of any logger (ours, uvicorn's, a warning) -> + request id, + trace id -> one line on stderr
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, TextIO
+
+from pythonjsonlogger.json import JsonFormatter
+
+request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
+"""What each log line says of the request in whose context it is written: `request_id`, and `trace_id` where traced."""
+
+# A path or a header may hold line breaks and terminal codes: they would forge lines, or worse.
+_ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
+    ord("\n"): "\\n",
+    ord("\r"): "\\r",
+    ord("\t"): "\\t",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}
+
+
+def configure_logging(level: str, log_format: Literal["console", "json"] = "console") -> None:
+    """Sends the log lines of the whole process to stderr.
+
+    Args:
+        level: the least severe that is written.
+        log_format: `console` for people, `json` for one JSON object a line.
+    """
+    logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)])
+    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
+    logging.captureWarnings(True)
+    # Pillow warns about oddities of clients' images; what matters to them is in the answer.
+    warnings.filterwarnings("ignore", module="PIL")
+
+
+def log_handler(log_format: Literal["console", "json"], stream: TextIO | None = None) -> logging.Handler:
+    """Returns what writes log lines.
+
+    Args:
+        log_format: `console` or `json`.
+        stream: where to; None for stderr.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(_add_request_fields)
+    handler.setFormatter(_json_formatter() if log_format == "json" else _ConsoleFormatter())
+    return handler
+
+
+def _add_request_fields(record: logging.LogRecord) -> bool:
+    for name, value in request_fields.get().items():
+        setattr(record, name, value)
+    return True
+
+
+class _ConsoleFormatter(logging.Formatter):
+    """Time, level and message on one line; a traceback below it."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-7s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name that logging calls
+        return super().formatMessage(record).translate(_ESCAPES)
+
+
+def _json_formatter() -> logging.Formatter:
+    return _JsonFormatter(
+        ["levelname", "name", "message", "process"],
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+    )
+
+
+class _JsonFormatter(JsonFormatter):
+    """`time`, `level`, `logger`, `message`, `process`, then what the line has of its own."""
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        written_at = datetime.fromtimestamp(record.created, UTC)
+        log_data["time"] = written_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        super().add_fields(log_data, record, message_dict)

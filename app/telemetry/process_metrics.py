@@ -1,0 +1,146 @@
+"""The memory, CPU time, descriptors and GPU memory of this process, as Prometheus metrics."""
+
+from __future__ import annotations
+
+import gc
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.process_collector import ProcessCollector
+
+
+class CudaMemory(Protocol):
+    """What `torch.cuda` tells of memory."""
+
+    def is_initialized(self) -> bool:
+        """Whether this process uses a GPU."""
+
+    def device_count(self) -> int:
+        """How many there are."""
+
+    def memory_allocated(self, device: int) -> int:
+        """Bytes of tensors."""
+
+    def memory_reserved(self, device: int) -> int:
+        """Bytes that the caching allocator holds, tensors included."""
+
+    def mem_get_info(self, device: int) -> tuple[int, int]:
+        """Free and total bytes of the device, whoever uses them."""
+
+
+class ProcessMetrics:
+    """The usual metrics of a process, under their usual names, and what the garbage collector did.
+
+    prometheus_client's own collectors know one process only; their readings are copied, and add up over workers.
+
+    Args:
+        registry: where they are shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._collector = ProcessCollector(registry=None)
+        self._gauges = {
+            "process_resident_memory_bytes": Gauge(
+                "process_resident_memory_bytes",
+                "Resident memory in bytes, of all workers",
+                multiprocess_mode="livesum",
+                registry=registry,
+            ),
+            "process_open_fds": Gauge(
+                "process_open_fds",
+                "Open file descriptors, of the worker that has most",
+                multiprocess_mode="livemax",
+                registry=registry,
+            ),
+            "process_max_fds": Gauge(
+                "process_max_fds",
+                "Most file descriptors that a worker may open",
+                multiprocess_mode="livemin",
+                registry=registry,
+            ),
+            "process_start_time_seconds": Gauge(
+                "process_start_time_seconds",
+                "Start of the youngest worker, in seconds since the epoch",
+                multiprocess_mode="livemax",
+                registry=registry,
+            ),
+        }
+        self._cpu_seconds = Counter(
+            "process_cpu_seconds_total", "Processor time, user and system, of all workers", registry=registry
+        )
+        self._gc_collections = Counter(
+            "python_gc_collections_total", "Garbage collections, by generation", ["generation"], registry=registry
+        )
+        self._seen_cpu_seconds = 0.0
+        self._seen_collections = [0, 0, 0]
+
+    def sample(self) -> None:
+        """Reads /proc; where there is none, nothing is shown."""
+        for family in self._collector.collect():
+            for sample in family.samples:
+                if sample.name in self._gauges:
+                    self._gauges[sample.name].set(sample.value)
+                elif sample.name == "process_cpu_seconds_total":
+                    self._cpu_seconds.inc(max(0.0, sample.value - self._seen_cpu_seconds))
+                    self._seen_cpu_seconds = sample.value
+        for generation, statistics in enumerate(gc.get_stats()):
+            collections = statistics["collections"]
+            self._gc_collections.labels(str(generation)).inc(collections - self._seen_collections[generation])
+            self._seen_collections[generation] = collections
+
+
+class GpuMetrics:
+    """The memory of the GPUs, where this process uses one.
+
+    Args:
+        registry: where they are shown.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._allocated_bytes = Gauge(
+            "predictor_gpu_allocated_bytes",
+            "GPU memory of tensors, of all workers",
+            ["device"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._reserved_bytes = Gauge(
+            "predictor_gpu_reserved_bytes",
+            "GPU memory that PyTorch holds, tensors included, of all workers",
+            ["device"],
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self._free_bytes = Gauge(
+            "predictor_gpu_free_bytes",
+            "GPU memory that nobody uses",
+            ["device"],
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self._total_bytes = Gauge(
+            "predictor_gpu_total_bytes",
+            "GPU memory there is",
+            ["device"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+
+    def sample(self, cuda: CudaMemory) -> None:
+        """Reads the memory of each device; never the first to touch a GPU, which would take memory there.
+
+        Args:
+            cuda: `torch.cuda`, or a stand-in.
+        """
+        if not cuda.is_initialized():
+            return
+        for index in range(cuda.device_count()):
+            reserved = cuda.memory_reserved(index)
+            if not reserved:  # a device of others: asking it for more would open a context there
+                continue
+            device = f"cuda:{index}"
+            free, total = cuda.mem_get_info(index)
+            self._allocated_bytes.labels(device).set(cuda.memory_allocated(index))
+            self._reserved_bytes.labels(device).set(reserved)
+            self._free_bytes.labels(device).set(free)
+            self._total_bytes.labels(device).set(total)

@@ -1,0 +1,145 @@
+"""The in-process ceiling: decode, resize and classify on all cores, in one process, with no HTTP.
+
+python -m benchmarks.ceiling --store STORE --model imagenet --image photo.jpg
+
+Each thread takes an image from bytes to probabilities in a loop. Engines, streams, threads and batch sizes are tried
+briefly; the best is measured. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from app.images.decode import MIN_DETAIL, decode
+from app.images.resize import resize_and_crop
+from app.inference.artifact import Artifact, load_artifact
+from app.inference.engine import Engine, Precision
+from app.inference.measuring import rate_of
+from app.inference.openvino_engine import OpenVINOEngine
+from app.inference.thread_layout import SPARE_STREAMS
+from app.inference.torchscript_engine import TorchScriptEngine
+from app.store.model_store import ModelStore
+
+_TRIAL_S = 0.4
+_BATCH_SIZES = (1, 4, 8)
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """What the machine can do.
+
+    Attributes:
+        images_per_s: with the best setting, all cores busy.
+        setting: that one.
+        latency_ms: of one image at a time, with the setting that is best for that; the median.
+        latency_setting: that one.
+    """
+
+    images_per_s: float
+    setting: str
+    latency_ms: float
+    latency_setting: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    engine: Engine
+    streams: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.engine.name}, {self.streams} x {self.threads} threads"
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seconds", type=float, default=4.0)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    artifact = load_artifact(arguments.model, ModelStore(arguments.store))
+    encoded = arguments.image.read_bytes()
+    candidates = _candidates(artifact, arguments.precision)
+    print(json.dumps(asdict(measure(artifact, encoded, candidates, arguments.seconds))))
+
+
+def measure(artifact: Artifact, encoded: bytes, candidates: list[_Candidate], seconds: float) -> Ceiling:
+    """Tries the candidates with several batch sizes and measures the best; of latency likewise."""
+    classify = {candidate: _whole_way(artifact, candidate.engine) for candidate in candidates}
+
+    def rate(setting: tuple[_Candidate, int], seconds: float) -> float:
+        candidate, batch_size = setting
+        batch = [encoded] * batch_size
+        classify[candidate](batch)  # a size is compiled when it is first seen
+        return rate_of(classify[candidate], batch, candidate.streams, seconds)
+
+    def latency_s(candidate: _Candidate, seconds: float) -> float:
+        return _latency_s(partial(classify[candidate], [encoded]), seconds)
+
+    settings = list(itertools.product(candidates, _BATCH_SIZES))
+    best = max(settings, key=lambda setting: rate(setting, _TRIAL_S))
+    quickest = min(candidates, key=lambda candidate: latency_s(candidate, _TRIAL_S))
+    return Ceiling(
+        images_per_s=rate(best, seconds),
+        setting=f"{best[0]}, batches of {best[1]}",
+        latency_ms=latency_s(quickest, seconds / 2) * 1e3,
+        latency_setting=str(quickest),
+    )
+
+
+def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
+    cores = len(os.sched_getaffinity(0))
+    candidates = []
+    for streams, threads in dict.fromkeys([(cores, 1), (cores + SPARE_STREAMS, 1), (1, cores)]):
+        twin = artifact.onnx_twin
+        assert twin is not None
+        openvino = OpenVINOEngine(
+            twin, class_count=len(artifact.class_names), precision=precision, streams=streams, threads=threads
+        )
+        candidates.append(_Candidate(openvino, streams, threads))
+    # The slower engine (docs/performance.md), in the layout that suits it best.
+    torchscript = TorchScriptEngine(artifact, torch.device("cpu"), precision=precision)
+    return [*candidates, _Candidate(torchscript, cores, 1)]
+
+
+def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]], object]:
+    resize_size, image_size = artifact.resize_size, artifact.image_size
+    assert resize_size is not None
+    assert image_size is not None
+
+    def prepare(encoded: bytes) -> torch.Tensor:
+        image = decode(encoded, min_shorter_side=MIN_DETAIL * resize_size)
+        exact = engine.precision == "float32"  # as in the service
+        return resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=exact)
+
+    return lambda batch: engine([prepare(encoded) for encoded in batch])
+
+
+def _latency_s(step: Callable[[], object], seconds: float) -> float:
+    """Returns the median seconds of a step, one at a time."""
+    step()
+    latencies: list[float] = []
+    ends_at = time.perf_counter() + seconds
+    while not latencies or time.perf_counter() < ends_at:
+        started_at = time.perf_counter()
+        step()
+        latencies.append(time.perf_counter() - started_at)
+    return sorted(latencies)[len(latencies) // 2]
+
+
+if __name__ == "__main__":
+    main()

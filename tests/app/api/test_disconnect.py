@@ -1,0 +1,74 @@
+"""What the service does around its pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.testclient import TestClient
+
+from app.api.disconnect import unless_disconnected
+from app.system.worker_board import Board, Runtime
+
+
+def test_service_is_ready_when_all_workers_have_started_and_stays_so_when_one_dies(
+    own_client: TestClient, tmp_path: Path
+) -> None:
+    board = Board.create(tmp_path / Board.FILE_NAME, max_workers=2)
+    service, sibling = own_client.app.state.service, board.row(1)  # type: ignore[attr-defined]
+    service.runtime = Runtime(tmp_path, 2, 0, board, 2)
+
+    def ready() -> bool:
+        return own_client.get("/health/ready").status_code == 200
+
+    assert not ready()
+    sibling.publish(accepting=False, ready=False, connections=0)
+    assert not ready()
+    sibling.publish(accepting=True, ready=True, connections=0)
+    assert ready()
+    sibling.clear()
+    assert ready()
+    sibling.publish(accepting=True, ready=False, connections=0)
+    assert not ready()
+
+
+def test_service_is_ready_with_the_workers_that_it_has_when_one_died_at_its_start(
+    own_client: TestClient, tmp_path: Path
+) -> None:
+    board = Board.create(tmp_path / Board.FILE_NAME, max_workers=2)
+    own_client.app.state.service.runtime = Runtime(tmp_path, 2, 0, board, 2)  # type: ignore[attr-defined]
+    assert own_client.get("/health/ready").status_code == 503
+    board.restarts += 1
+
+    assert own_client.get("/health/ready").status_code == 200
+
+
+@pytest.mark.anyio
+async def test_client_that_leaves_just_when_its_answer_is_there_upsets_nothing() -> None:
+    left, done, upsets = asyncio.Event(), asyncio.Event(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: upsets.append(context))
+    watched = asyncio.Event()
+
+    async def receive() -> dict[str, str]:
+        watched.set()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def work() -> str:
+        await done.wait()
+        return "answer"
+
+    request = Request({"type": "http"}, receive)
+    answering = asyncio.create_task(unless_disconnected(request, work(), deadline=time.monotonic() + 30))
+    await watched.wait()
+    left.set()
+    done.set()
+    answer = await answering
+    await asyncio.sleep(0)
+
+    assert answer == "answer"
+    assert upsets == []

@@ -1,0 +1,98 @@
+"""Decompression bombs: small files that would fill the memory are answered within bounded memory."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.app.images.test_decode_hostile import rle_bmp
+from tests.support.images import Pixels, encode, png, tiff
+
+MIB = 1024 * 1024
+MAX_PIXELS = 1_000_000
+MAX_GROWTH_BYTES = 150 * MIB  # far more than any picture of 1 MP needs, far less than any of the bombs would take
+
+# The peak is the kernel's: what was asked for and never touched costs nothing, what was freed again still counts.
+_DECODE_AND_MEASURE = """
+import json, sys
+from pathlib import Path
+from app.decode import ImageError, ImageLimits, decode
+
+def peak_bytes():
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+
+limits = ImageLimits(max_pixels=int(sys.argv[1]))
+for path in sys.argv[2:]:
+    encoded = Path(path).read_bytes()
+    before = peak_bytes()
+    try:
+        outcome = decode(encoded, limits=limits).pixels.mode
+    except ImageError as error:
+        outcome = type(error).__name__
+    print(json.dumps([Path(path).stem, outcome, peak_bytes() - before]))
+"""
+
+
+def _zeros(size: int) -> bytes:
+    """Returns so many zero bytes, deflated: about a thousandth of the size."""
+    deflater = zlib.compressobj()
+    return b"".join(deflater.compress(bytes(MIB)) for _ in range(size // MIB)) + deflater.flush()
+
+
+def _bombs(pixels: Pixels) -> dict[str, bytes]:
+    height, width, _ = pixels.shape
+    rows = [row.tobytes() for row in pixels]
+    inflated = _zeros(400 * MIB)
+
+    def png_with(kind: bytes, content: bytes) -> bytes:
+        return png(rows, width=width, bit_depth=8, colour_type=2, before_pixels=[(kind, content)])
+
+    one_tile = {256: (4, [width]), 257: (4, [height]), 258: (3, [8] * 3), 259: (3, [8]), 262: (3, [2]), 277: (3, [3])}
+    one_tile |= {322: (4, [20_000]), 323: (4, [20_000]), 324: (4, [0]), 325: (4, [len(inflated)])}
+    one_strip = {256: (4, [width]), 257: (4, [height]), 258: (3, [8] * 3), 259: (3, [8]), 262: (3, [2]), 273: (4, [0])}
+    one_strip |= {277: (3, [3]), 278: (4, [2**31 - 1]), 279: (4, [len(inflated)])}
+    animation = encode(pixels, "WEBP", save_all=True, append_images=[Image.fromarray(255 - pixels)])
+    canvas = animation.index(b"VP8X") + 12
+    # Wiped after it was shown, for which Pillow makes room when it opens the file.
+    gif_with_frame = b"GIF89a" + struct.pack("<HH", width, height) + b"\0\0\0" + b"!\xf9\x04\x08\0\0\0\0,"
+    return {
+        "png-text": png_with(b"zTXt", b"Comment\0\0" + inflated),
+        "png-international-text": png_with(b"iTXt", b"Comment\0\1\0\0\0" + inflated),
+        "png-profile": png_with(b"iCCP", b"Wide\0\0" + inflated),
+        "png-pixels": png_with(b"IDAT", inflated),
+        "png-header": png([], width=30_000, height=30_000, bit_depth=8, colour_type=2),
+        "gif-screen": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + encode(pixels, "GIF")[10:],
+        "gif-frame": gif_with_frame + struct.pack("<4H", 60_000, 60_000, 60_000, 60_000) + b"\0\2\0;",
+        "webp-canvas": animation[:canvas] + b"\xfe\x3f\0\xfe\x3f\0" + animation[canvas + 6 :],
+        "bmp-deltas": rle_bmp(b"\0\2\xff\xff" * 8, width=MAX_PIXELS, height=1),
+        "tiff-tile": tiff(inflated, one_tile),
+        "tiff-strip": tiff(inflated, one_strip),
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak is read from Linux's /proc")
+def test_no_bomb_fills_the_memory(small_cat: Pixels, tmp_path: Path) -> None:
+    bombs = _bombs(small_cat)
+    for name, encoded in bombs.items():
+        (tmp_path / f"{name}.bin").write_bytes(encoded)
+        assert len(encoded) < 2 * MIB
+    finished = subprocess.run(
+        [sys.executable, "-c", _DECODE_AND_MEASURE, str(MAX_PIXELS), *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    reports = {name: (outcome, growth) for name, outcome, growth in map(json.loads, finished.stdout.splitlines())}
+    assert reports.keys() == bombs.keys()
+    assert {name: growth for name, (_, growth) in reports.items() if growth > MAX_GROWTH_BYTES} == {}
+    refused = {name for name, (outcome, _) in reports.items() if outcome == "TooManyPixelsError"}
+    assert refused == {"png-header", "gif-screen", "gif-frame", "webp-canvas", "tiff-tile"}

@@ -1,0 +1,111 @@
+"""The service's resize is the Predictor's, to the bit: this is what lets a golden check be strict."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import nn
+
+from app.images.decode import DecodedImage, decode
+from app.images.resize import resize_and_crop
+from tests.support.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
+from training.export.predictor import Predictor
+
+
+def reference(pixels: torch.Tensor, *, resize_size: int, image_size: int) -> torch.Tensor:
+    """`Predictor.resize_and_crop` of one image."""
+    predictor = Predictor(
+        nn.Identity(), ["a"], image_size=image_size, resize_size=resize_size, mean=[0.5] * 3, std=[0.5] * 3
+    )
+    return predictor.resize_and_crop(pixels.unsqueeze(0))[0]
+
+
+def whole(pixels: Pixels) -> DecodedImage:
+    """An image decoded in full."""
+    image = Image.fromarray(pixels)
+    return DecodedImage(image, "PNG", image.width, image.height, ())
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [(451, 300), (300, 451), (640, 480), (480, 640), (256, 256), (257, 256), (256, 257), (16, 16), (17, 23),
+     (60_000, 1), (1, 60_000), (1, 1), (2000, 100), (100, 2000), (1001, 999), (601, 403), (403, 601)],
+)  # fmt: skip
+def test_resize_equals_the_predictors_to_the_bit(cat: Pixels, width: int, height: int) -> None:
+    image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
+    crop = resize_and_crop(image, resize_size=256, image_size=224)
+
+    assert torch.equal(crop, reference(image.to_tensor(), resize_size=256, image_size=224))
+
+
+@hypothesis_settings(deadline=None, max_examples=150)
+@given(
+    width=st.integers(1, 500),
+    height=st.integers(1, 500),
+    sizes=st.tuples(st.integers(1, 80), st.integers(1, 80)),
+    seed=st.integers(0, 9),
+)
+def test_resize_equals_the_predictors_on_any_size(width: int, height: int, sizes: tuple[int, int], seed: int) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    image_size, resize_size = sorted(sizes)
+    crop = resize_and_crop(whole(noise), resize_size=resize_size, image_size=image_size)
+
+    assert torch.equal(crop, reference(whole(noise).to_tensor(), resize_size=resize_size, image_size=image_size))
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1024, 768), (33, 32), (1200, 300), (300, 1201)])
+def test_resize_that_need_not_be_exact_differs_by_a_level_here_and_there(cat: Pixels, width: int, height: int) -> None:
+    image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
+    exact, near = (resize_and_crop(image, resize_size=256, image_size=224, exact=exact) for exact in (True, False))
+
+    assert near.stride() == exact.stride()
+    assert (near.int() - exact.int()).abs().max() <= 1
+    assert (near != exact).float().mean() < 0.01
+
+
+def test_resize_of_a_long_image_is_bounded_though_it_need_not_be_exact() -> None:
+    """By torch, this would compute the five million columns before the crop."""
+    long = whole(np.zeros((1, 40_000, 3), dtype=np.uint8))
+
+    assert resize_and_crop(long, resize_size=256, image_size=224, exact=False).shape == (3, 224, 224)
+
+
+@pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
+@pytest.mark.parametrize(("width", "height"), [(1203, 901), (901, 1203)])
+def test_reduced_scale_sits_on_the_grid_of_the_full_one(cat: Pixels, width: int, height: int, orientation: int) -> None:
+    """Sizes that no scale divides, any way up: were the window off by half a pixel, edges would differ by far more."""
+    upright = np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.LANCZOS))
+    jpeg = encode(lay_down(upright, orientation), "JPEG", quality=95, subsampling=0, exif=exif(orientation))
+    reduced = decode(jpeg, min_shorter_side=200)
+    assert reduced.scale == 4
+    full = decode(jpeg)
+    crops = [resize_and_crop(image, resize_size=50, image_size=44).float() for image in (reduced, full)]
+    shifted = resize_and_crop(
+        DecodedImage(reduced.pixels, "JPEG", full.width, full.height, (), 4, (0.5, 0.5)), resize_size=50, image_size=44
+    ).float()
+
+    assert (crops[0] - crops[1]).abs().mean() < 0.7
+    assert (crops[0] - crops[1]).abs().mean() < (shifted - crops[1]).abs().mean() / 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 3000), (2999, 4001), (2049, 6000), (5472, 3648)])
+def test_torch_resizes_a_reduced_image_as_pillow_does(cat: Pixels, width: int, height: int) -> None:
+    """5472 x 3648 is of a size whose pixels Pillow keeps in several pieces of memory."""
+    large = Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)
+    reduced = decode(encode(np.asarray(large), "JPEG", quality=90), min_shorter_side=1024)
+    assert reduced.scale > 1
+    crop = resize_and_crop(reduced, resize_size=256, image_size=224)
+    # An offset that is none to Pillow, and keeps torch from resizing.
+    by_pillow = resize_and_crop(dataclasses.replace(reduced, offset=(0.0, 1e-9)), resize_size=256, image_size=224)
+
+    assert crop.stride() == by_pillow.stride()
+    difference = (crop.int() - by_pillow.int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 0.005

@@ -1,0 +1,225 @@
+"""Choosing an engine: what passes the golden check may serve, the fastest does, and all is told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from starlette.testclient import TestClient
+from torch import nn
+
+from app.inference.torchscript_engine import TorchScriptEngine, halving_when_out_of_memory
+from tests.support.colours import COLOURS, MostlyColour, StartApp, colour_image, export_colours
+from tests.support.twins import add_twin, list_twin
+from training.export.predictor import Predictor
+
+ENGINES = ("torchscript", "openvino")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.onnx
+
+
+class SharperColour(nn.Module):
+    """A network that `MostlyColour`'s golden examples find out."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3)) * 3
+
+
+def colour_predictor(network: nn.Module) -> Predictor:
+    return Predictor(network, list(COLOURS), image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3)
+
+
+@pytest.fixture(scope="module")
+def twin_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `colours/1` and its twin."""
+    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
+    root = tmp_path_factory.mktemp("twin")
+    add_twin(export_colours(root), colour_predictor(MostlyColour()))
+    return root
+
+
+@pytest.fixture
+def damaged_store(twin_store: Path, tmp_path: Path) -> Path:
+    """A copy to damage."""
+    return Path(shutil.copytree(twin_store, tmp_path / "store"))
+
+
+def candidates(client: TestClient) -> dict[str, dict[str, object]]:
+    """Returns what is told of each engine that was considered."""
+    return {each["engine"]: each for each in client.get("/models/colours").json()["engine_candidates"]}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_engine_that_is_asked_for_serves(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    client = start_app(model_store=twin_store, engine=engine)
+
+    assert client.get("/models/colours").json()["engine"] == engine
+    assert list(candidates(client)) == [engine]
+    for colour in COLOURS:
+        answer = client.post("/predict", content=colour_image(colour)).json()
+        assert answer["predictions"][0]["class_name"] == colour
+
+
+def test_auto_measures_both_and_tells_what_it_found(start_app: StartApp, twin_store: Path) -> None:
+    client = start_app(model_store=twin_store)
+    found = candidates(client)
+
+    assert tuple(found) == ENGINES
+    assert [each["chosen"] for each in found.values()].count(True) == 1
+    for each in found.values():
+        assert each["images_per_s"] > 0  # type: ignore[operator]
+        check = each["golden_check"]
+        assert isinstance(check, dict)
+        assert check["max_abs_deviation"] <= check["bound"] == 1e-3
+
+
+def test_model_without_a_twin_has_torchscript(client: TestClient) -> None:
+    found = candidates(client)
+
+    assert list(found) == ["torchscript"]
+    assert found["torchscript"]["images_per_s"] is None
+
+
+def other_network(twin: Path) -> None:
+    """The twin of another model, with a hash that fits."""
+    add_twin(twin.parent, colour_predictor(SharperColour()))
+
+
+def not_onnx(twin: Path) -> None:
+    """No ONNX at all, with a hash that fits."""
+    twin.write_bytes(b"nonsense")
+    list_twin(twin.parent)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"), [(other_network, "golden check failed"), (not_onnx, "OpenVINO cannot use")]
+)
+def test_twin_that_does_not_prove_itself_is_left_out_and_says_why(
+    start_app: StartApp, damaged_store: Path, damage: Callable[[Path], None], reason: str
+) -> None:
+    damage(damaged_store / "colours" / "1" / "model.onnx")
+
+    client = start_app(model_store=damaged_store)
+    assert client.get("/models/colours").json()["engine"] == "torchscript"
+    assert reason in str(candidates(client)["openvino"]["rejected_because"])
+
+    unready = start_app(model_store=damaged_store, engine="openvino").get("/health/ready")
+    assert unready.status_code == 503
+    assert reason in unready.json()["detail"]
+
+
+def test_twin_with_another_hash_is_never_read(start_app: StartApp, damaged_store: Path) -> None:
+    (damaged_store / "colours" / "1" / "model.onnx").write_bytes(b"nonsense")
+    unready = start_app(model_store=damaged_store).get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "not the file that was published" in unready.json()["detail"]
+
+
+def test_asking_for_a_twin_that_is_not_there_says_so(start_app: StartApp) -> None:
+    unready = start_app(engine="openvino").get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "no verified model.onnx" in unready.json()["detail"]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_reduced_precision_has_its_own_bound(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    description = start_app(model_store=twin_store, engine=engine, precision="bfloat16").get("/models/colours").json()
+    if engine == "openvino" and description["state"] == "failed":
+        pytest.skip(description["reason"])
+
+    assert description["precision"] == "bfloat16"
+    assert description["golden_check"]["bound"] == 0.1
+
+
+def test_importing_openvino_does_not_import_its_telemetry() -> None:
+    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
+    code = """
+import sys, threading
+from app.openvino_engine import _import_openvino
+assert "openvino" not in sys.modules
+_import_openvino()
+assert "openvino" in sys.modules
+assert not [name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module]
+assert threading.active_count() == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_small_largest_batch_is_what_is_measured(start_app: StartApp, twin_store: Path) -> None:
+    client = start_app(model_store=twin_store, max_batch_size=1, cores=2)
+
+    assert client.get("/models/colours").json()["state"] == "ready"
+    assert client.post("/predict", content=colour_image("red")).json()["predictions"][0]["class_name"] == "red"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_layout_of_threads_is_measured_and_told(start_app: StartApp, twin_store: Path, engine: str) -> None:
+    model = start_app(model_store=twin_store, engine=engine, cores=2).get("/models/colours").json()
+    measured = {(each["streams"], each["threads_per_stream"]): each for each in model["layout_candidates"]}
+
+    assert set(measured) == {(3, 1), (1, 2)}
+    assert (model["streams"], model["threads_per_stream"]) in measured
+    assert model["lone_threads"] in {1, 2}
+    assert all(each["images_per_s"] > 0 and each["lone_batch_ms"] >= 0 for each in measured.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "streams", "threads"),
+    [
+        ({"streams": 3, "cores": 6}, 3, 2),
+        ({"threads_per_stream": 2, "cores": 6}, 3, 2),
+        ({"streams": 1, "threads_per_stream": 1, "cores": 6}, 1, 1),
+        ({"cores": 1}, 1, 1),
+    ],
+)
+def test_layout_that_is_asked_for_is_not_measured(
+    start_app: StartApp, settings: dict[str, int], streams: int, threads: int
+) -> None:
+    model = start_app(**settings).get("/models/colours").json()
+
+    assert (model["streams"], model["threads_per_stream"], model["lone_threads"]) == (streams, threads, threads)
+    assert model["layout_candidates"] == []
+
+
+def test_precision_that_the_cpu_has_not_says_so(start_app: StartApp) -> None:
+    unready = start_app(precision="float16").get("/health/ready")
+
+    assert unready.status_code == 503
+    assert "float16 on GPUs only" in unready.json()["detail"]
+
+
+def test_batch_that_does_not_fit_into_memory_is_computed_in_halves() -> None:
+    sizes = []
+
+    def classify(images: Sequence[torch.Tensor]) -> torch.Tensor:
+        sizes.append(len(images))
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return torch.stack(list(images))
+
+    images = [torch.tensor([float(number)]) for number in range(7)]
+
+    assert halving_when_out_of_memory(classify, images).flatten().tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert sizes == [7, 3, 1, 2, 4, 2, 2]
+    with pytest.raises(torch.OutOfMemoryError):
+        halving_when_out_of_memory(lambda _: classify([images[0]] * 3), images[:1])
+
+
+def test_engine_computes_with_the_threads_it_was_given(colours_store: Path) -> None:
+    from app.inference.artifact import load_artifact
+    from app.store.model_store import ModelStore
+
+    artifact = load_artifact("colours", ModelStore(colours_store))
+    before = torch.get_num_threads()
+    try:
+        TorchScriptEngine(artifact, torch.device("cpu"), threads=2)([torch.zeros(3, 16, 16, dtype=torch.uint8)])
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

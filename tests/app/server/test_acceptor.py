@@ -1,0 +1,126 @@
+"""How workers share connections: here two in one process, with the board between them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from app.server.acceptor import Acceptor
+from app.system.worker_board import Board, Runtime
+
+pytestmark = pytest.mark.anyio
+
+
+class Worker:
+    """As much of a worker as an acceptor needs: connections that stay open."""
+
+    def __init__(self, listening: socket.socket, runtime: Runtime) -> None:
+        self.connections: list[socket.socket] = []
+        self.wants_connections = True
+        self.runtime = runtime
+        self.acceptor = Acceptor(
+            listening.dup(),
+            welcome=self.connections.append,
+            connections=lambda: len(self.connections),
+            wanted=lambda: self.wants_connections,
+            runtime=runtime,
+        )
+
+    def publish(self, *, accepting: bool = True) -> None:
+        self.runtime.row.publish(accepting=accepting, ready=True, connections=len(self.connections))
+
+
+@pytest.fixture
+def listening() -> socket.socket:
+    return socket.create_server(("127.0.0.1", 0))
+
+
+def two_workers(listening: socket.socket, folder: Path) -> list[Worker]:
+    board = Board.create(folder / Board.FILE_NAME, max_workers=2)
+    return [Worker(listening, Runtime(folder, 2, index, board, 2)) for index in range(2)]
+
+
+async def connect(listening: socket.socket, workers: list[Worker], count: int) -> list[socket.socket]:
+    """Opens connections, and waits until a worker has each."""
+    before = sum(len(worker.connections) for worker in workers)
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(count)]
+    async with asyncio.timeout(10):
+        while sum(len(worker.connections) for worker in workers) < before + count:
+            await asyncio.sleep(0)
+    return clients
+
+
+def close(clients: list[socket.socket], workers: list[Worker], listening: socket.socket) -> None:
+    for worker in workers:
+        worker.acceptor.close(take_the_rest=False)
+    for each in [*clients, *(connection for worker in workers for connection in worker.connections), listening]:
+        each.close()
+
+
+async def test_connections_are_shared_evenly(listening: socket.socket, tmp_path: Path) -> None:
+    workers = two_workers(listening, tmp_path)
+    for worker in workers:
+        worker.publish()
+        worker.acceptor.open()
+    clients = await connect(listening, workers, 20)
+
+    assert sorted(len(worker.connections) for worker in workers) == [10, 10]
+    close(clients, workers, listening)
+
+
+async def test_surplus_is_what_a_worker_has_beyond_its_part_and_little_is_none(
+    listening: socket.socket, tmp_path: Path
+) -> None:
+    many, few = workers = two_workers(listening, tmp_path)
+
+    def surplus(of_many: int, of_few: int) -> list[int]:
+        for worker, count in zip(workers, (of_many, of_few), strict=True):
+            worker.connections = [listening] * count
+            worker.publish()
+        return [worker.acceptor.surplus() for worker in workers]
+
+    assert surplus(32, 0) == [16, 0]
+    assert surplus(20, 12) == [4, 0]
+    assert surplus(19, 13) == [3, 0]
+    assert surplus(18, 14) == [0, 0]
+    assert surplus(2, 0) == [0, 0]
+    assert surplus(1000, 800) == [0, 0]
+    few.publish(accepting=False)
+    assert many.acceptor.surplus() == 0
+    close([], workers, listening)
+
+
+async def test_sibling_that_does_not_come_is_not_waited_for(listening: socket.socket, tmp_path: Path) -> None:
+    """It says that it takes connections, and has none: all the same, they are taken."""
+    awake, hung = workers = two_workers(listening, tmp_path)
+    for worker in workers:
+        worker.publish()
+    awake.acceptor.open()
+    clients = await connect(listening, workers, 5)
+
+    assert (len(awake.connections), len(hung.connections)) == (5, 0)
+    close(clients, workers, listening)
+
+
+async def test_worker_that_wants_none_leaves_them_to_its_sibling(listening: socket.socket, tmp_path: Path) -> None:
+    ready, loading = workers = two_workers(listening, tmp_path)
+    loading.wants_connections = False
+    for worker in workers:
+        worker.publish()
+        worker.acceptor.open()
+    clients = await connect(listening, workers, 5)
+
+    assert (len(ready.connections), len(loading.connections)) == (5, 0)
+    close(clients, workers, listening)
+
+
+async def test_last_worker_takes_what_waits_before_it_closes(listening: socket.socket, tmp_path: Path) -> None:
+    workers = two_workers(listening, tmp_path)
+    clients = [socket.create_connection(listening.getsockname()) for _ in range(5)]
+    workers[0].acceptor.close(take_the_rest=True)
+
+    assert len(workers[0].connections) == 5
+    close(clients, workers, listening)

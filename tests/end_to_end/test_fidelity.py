@@ -1,0 +1,185 @@
+"""DESIGN's fidelity: what is served stays within 0.02 of the reference, for any format, mode, way up and shape.
+
+The reference shares no code with the service but Pillow and the artifact: a full decode, then `Predictor.forward` on
+the CPU in float32.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image, ImageOps
+from starlette.testclient import TestClient
+
+from app.images.decode import DecodedImage
+from app.main import create_app
+from app.settings import Settings
+from tests.conftest import PHOTO_NAMES
+from tests.support.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
+
+MAX_DEVIATION = 0.02
+FORMATS: dict[str, dict[str, Any]] = {
+    "JPEG": {"quality": 90},
+    "JPEG-444-progressive": {"quality": 75, "subsampling": 0, "progressive": True},
+    "PNG": {},
+    "WEBP": {"quality": 85},
+    "GIF": {},
+    "BMP": {},
+    "TIFF": {"compression": "tiff_lzw"},
+    "AVIF": {"quality": 70},
+}
+# Shapes from 16 x 16 to 12 MP, both ways, ratios to 1:20.
+SIZES = [
+    (16, 16), (33, 32), (100, 75), (225, 224), (256, 256), (300, 257), (640, 480), (480, 640), (1000, 50), (50, 1000),
+    (1024, 768), (1536, 2048), (2049, 3073), (4000, 3000), (3000, 4000), (4001, 2999),
+]  # fmt: skip
+
+Probabilities = npt.NDArray[np.float64]
+Serve = Callable[[bytes], Probabilities]
+
+
+@pytest.fixture(scope="module")
+def client(imagenet_store: Path) -> Iterator[TestClient]:
+    """The service with the default model, in this process."""
+    with TestClient(create_app(Settings(model_store=imagenet_store))) as client:
+        while client.get("/health/ready").status_code != 200:
+            assert client.get("/models").json()["models"][0]["state"] in {"loading", "ready"}  # ready since, perhaps
+            time.sleep(0.05)
+        yield client
+
+
+@pytest.fixture(scope="module")
+def serve(client: TestClient) -> Serve:
+    """Returns all probabilities that the service gives for an image."""
+
+    def serve(encoded: bytes) -> Probabilities:
+        response = client.post("/predict?top_k=1000", content=encoded)
+        assert response.status_code == 200, response.text
+        probabilities = np.zeros(1000)
+        for prediction in response.json()["predictions"]:
+            probabilities[prediction["class_id"]] = prediction["probability"]
+        return probabilities
+
+    return serve
+
+
+@pytest.fixture(scope="module")
+def refer(imagenet_store: Path) -> Serve:
+    """Returns all probabilities that the artifact gives for an image that Pillow decoded in full."""
+    predictor = torch.jit.load(str(imagenet_store / "imagenet" / "1" / "model.pt"))  # type: ignore[no-untyped-call]
+
+    def refer(encoded: bytes) -> Probabilities:
+        with Image.open(io.BytesIO(encoded)) as opened:
+            image = ImageOps.exif_transpose(opened)
+        if image.mode == "I;16":
+            image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+        rgba = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB").convert("RGBA")
+        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
+        probabilities: Probabilities = predictor(pixels)[0].double().numpy()
+        return probabilities
+
+    return refer
+
+
+def deviation(served: Probabilities, reference: Probabilities) -> float:
+    """Returns the largest |dp|, or infinity if the top class changed although the reference was sure of it."""
+    second, first = np.sort(reference)[-2:]
+    same_top = served.argmax() == reference.argmax() or first - second <= MAX_DEVIATION
+    return float(np.abs(served - reference).max()) if same_top else np.inf
+
+
+def resized(photo: Pixels, width: int, height: int) -> Pixels:
+    """Returns the photo at another size, cut to its shape first so that it is not distorted."""
+    image = ImageOps.fit(Image.fromarray(photo), (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+@pytest.mark.parametrize("name", PHOTO_NAMES)
+def test_every_format_is_within_the_bound(
+    photos: dict[str, Pixels], serve: Serve, refer: Serve, name: str, image_format: str
+) -> None:
+    encoded = encode(photos[name], image_format.partition("-")[0], **FORMATS[image_format])
+
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK-JPEG", "CMYK-TIFF", "I;16-PNG", "I;16-TIFF"])
+@pytest.mark.parametrize("name", PHOTO_NAMES)
+def test_every_mode_is_within_the_bound(
+    photos: dict[str, Pixels], serve: Serve, refer: Serve, name: str, mode: str
+) -> None:
+    photo = Image.fromarray(photos[name])
+    mode, _, image_format = mode.partition("-")
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257)
+    elif mode in {"LA", "RGBA"}:
+        image = photo.convert(mode)
+        image.putalpha(Image.linear_gradient("L").resize(photo.size))
+    else:
+        image = photo.convert(mode)
+    encoded = encode(image, image_format or "PNG")
+
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
+@pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_every_way_up_is_within_the_bound(
+    cat: Pixels, serve: Serve, refer: Serve, image_format: str, orientation: int
+) -> None:
+    encoded = encode(lay_down(cat, orientation), image_format, exif=exif(orientation))
+
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES, ids=lambda side: str(side))
+@pytest.mark.parametrize("name", PHOTO_NAMES)
+def test_every_size_and_shape_is_within_the_bound(
+    photos: dict[str, Pixels], serve: Serve, refer: Serve, name: str, width: int, height: int
+) -> None:
+    encoded = encode(resized(photos[name], width, height), "JPEG", quality=92)
+
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
+@pytest.mark.parametrize("name", ["cat", "china", "flower"])
+def test_noisy_twelve_megapixels_at_a_reduced_scale_are_within_the_bound(
+    photos: dict[str, Pixels], client: TestClient, serve: Serve, refer: Serve, name: str
+) -> None:
+    """Noise is what a reduced scale can lose, and 4:4:4 has twice as much of it in the colours."""
+    large = resized(photos[name], 4000, 3000)
+    noise = np.random.default_rng(0).normal(0, 10, large.shape[:2])[..., None]
+    encoded = encode(np.clip(large + noise, 0, 255).astype(np.uint8), "JPEG", quality=90, subsampling=0)
+
+    assert client.post("/predict", content=encoded).json()["image"]["adjustments"] == ["dct_scaled_1_2"]
+    assert deviation(serve(encoded), refer(encoded)) <= MAX_DEVIATION
+
+
+def test_resize_without_antialias_fails_the_same_test(
+    photos: dict[str, Pixels], serve: Serve, refer: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: the commonest mistake of image services is found, whichever the photo (but the coffee)."""
+
+    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool) -> torch.Tensor:
+        pixels = image.to_tensor().unsqueeze(0).float()  # (1, 3, H, W)
+        scale = resize_size / min(pixels.shape[-2:])
+        size = [round(side * scale) for side in pixels.shape[-2:]]
+        small = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=False)
+        top, left = (size[0] - image_size) // 2, (size[1] - image_size) // 2
+        return small[0, :, top : top + image_size, left : left + image_size].round().to(torch.uint8)
+
+    monkeypatch.setattr("app.inference.pipeline.resize_and_crop", without_antialias)
+    encoded = {name: encode(resized(photo, 1024, 768), "JPEG", quality=92) for name, photo in photos.items()}
+    failing = {name for name, photo in encoded.items() if deviation(serve(photo), refer(photo)) > MAX_DEVIATION}
+
+    assert failing >= {"cat", "rocket", "china", "flower"}

@@ -1,0 +1,117 @@
+"""Images as batches: from memory where they fit, decoded by worker processes where they do not.
+
+indices of an epoch -> PixelStore: uint8 (N, C, R, R) in memory, or decoded when asked -> batches in order -> augment
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from app.images.decode import MIN_DETAIL
+from training.data.geometry import resize_and_crop
+from training.data.sources import Source
+
+# ITU-R BT.601 luma, as the Predictor computes grey.
+_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+"""Images, uint8 `(B, C, R, R)`, and labels, int64 `(B,)`."""
+
+
+class PixelStore(Dataset[Batch]):
+    """Some images of a source, resized, each decoded as the service decodes it.
+
+    Args:
+        source: labelled images.
+        indices: which of them.
+        resize_size: the shorter side before the crop in pixels.
+        image_size: the side R of the crop.
+        channels: 3, or 1 for grey.
+        in_memory: decode all now and keep them.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        indices: Sequence[int],
+        *,
+        resize_size: int,
+        image_size: int,
+        channels: int,
+        in_memory: bool,
+    ) -> None:
+        self.source = source
+        self.indices = list(indices)
+        self.resize_size = resize_size
+        self.image_size = image_size
+        self.channels = channels
+        self.labels = torch.tensor([source.labels[index] for index in indices], dtype=torch.int64)
+        self.pixels: torch.Tensor | None = None
+        if in_memory:
+            # Zeros first: a memory limit is met here, not after an hour of decoding.
+            pixels = torch.zeros(len(self), channels, image_size, image_size, dtype=torch.uint8)
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without the GIL
+                for position, image in enumerate(pool.map(self._decode, range(len(self)))):
+                    pixels[position] = image
+            self.pixels = pixels
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Batch:
+        return self._decode(position), self.labels[position]
+
+    def batches(self, order: Sequence[torch.Tensor], *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
+        """Yields batches of the images at given positions.
+
+        Args:
+            order: the positions of each batch.
+            workers: processes that decode, where the images are not in memory.
+            pin_memory: so that copies to a GPU overlap with its work.
+        """
+        if self.pixels is None:
+            sampler = [positions.tolist() for positions in order]
+            yield from DataLoader(self, batch_sampler=sampler, num_workers=workers, pin_memory=pin_memory)
+            return
+        for positions in order:
+            images, labels = self.pixels[positions], self.labels[positions]
+            yield (images.pin_memory(), labels.pin_memory()) if pin_memory else (images, labels)
+
+    def _decode(self, position: int) -> torch.Tensor:
+        image = self.source.image(self.indices[position], min_shorter_side=MIN_DETAIL * self.resize_size)
+        pixels = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)
+        rgb = torch.tensor(pixels).permute(2, 0, 1)  # (3, R, R)
+        if self.channels == 3:
+            return rgb
+        return (rgb * _LUMA).sum(0, keepdim=True).round().to(torch.uint8)  # (1, R, R)
+
+
+def epoch_order(
+    image_count: int, *, batch_size: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+) -> list[torch.Tensor]:
+    """Returns the shuffled positions of each batch of one process in one epoch.
+
+    It depends on nothing but the arguments: a resumed run sees the same batches, and the batches of several processes
+    together are those of one.
+
+    Args:
+        image_count: of the training split.
+        batch_size: over all processes.
+        seed: of the run.
+        epoch: from 0.
+        rank: of this process.
+        world_size: how many processes there are.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order = torch.randperm(image_count, generator=generator)
+    batches = list(torch.split(order, min(batch_size, image_count)))
+    # The last batch is made even, so that each process has the same number of images and steps; one of a single image
+    # is left out (batch normalisation has no variance there). The shuffle leaves out others each time.
+    last = batches[-1][: len(batches[-1]) // world_size * world_size]
+    batches[-1:] = [last] if len(last) >= 2 * world_size or (len(batches) == 1 and len(last)) else []
+    return [batch[rank::world_size] for batch in batches]

@@ -1,0 +1,153 @@
+"""Looks at every image once before training, with the service's own decoder, and tells what is wrong with the data.
+
+Source -> scan: unreadable, duplicates, counts -> split leaves the unreadable out -> warnings, <run>/scan.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from app.images.decode import ImageError
+from training.data.sources import Source
+from training.errors import DataError
+
+NEAR_EMPTY_IMAGES = 10
+"""A class with fewer images is told: its share of the test split says next to nothing."""
+
+IMBALANCE_RATIO = 10
+"""A largest class this many times the smallest is told."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that is left out.
+
+    Attributes:
+        index: in the source.
+        path: of the file.
+        reason: a sentence.
+    """
+
+    index: int
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a look at every image found.
+
+    Attributes:
+        image_count: of readable images.
+        class_counts: readable images by class name.
+        unreadable: what is left out.
+        hashes: of the pixels of each image, by index; None where it is unreadable.
+        smallest_side: of any readable image in pixels.
+        largest_side: likewise.
+    """
+
+    image_count: int
+    class_counts: dict[str, int]
+    unreadable: tuple[Unreadable, ...]
+    hashes: tuple[str | None, ...]
+    smallest_side: int
+    largest_side: int
+
+    @property
+    def readable(self) -> list[int]:
+        """The indices of the readable images, ascending."""
+        return [index for index, digest in enumerate(self.hashes) if digest is not None]
+
+    def warnings(self) -> list[str]:
+        """Returns a sentence for each thing about the classes that will harm the training."""
+        sentences = []
+        for name, count in self.class_counts.items():
+            if count < NEAR_EMPTY_IMAGES:
+                sentences.append(f"The class {name!r} has only {count} readable images: add more.")
+        largest, smallest = max(self.class_counts.values()), min(self.class_counts.values())
+        if smallest and largest >= IMBALANCE_RATIO * smallest:
+            sentences.append(
+                f"The largest class has {largest} images, the smallest {smallest}: consider class_weights: balanced."
+            )
+        if self.unreadable:
+            sentences.append(
+                f"{len(self.unreadable)} files are unreadable and left out, such as {self.unreadable[0].path}: "
+                f"{self.unreadable[0].reason} All are in scan.json."
+            )
+        return sentences
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `scan.json`, without the hashes."""
+        content = asdict(self)
+        del content["hashes"]
+        return content
+
+
+def scan(source: Source, *, min_shorter_side: int) -> Scan:
+    """Decodes every image.
+
+    Args:
+        source: labelled images.
+        min_shorter_side: as `app.images.decode.decode` takes it.
+
+    Raises:
+        DataError: a class has no readable image.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
+        looks = list(pool.map(lambda index: _look(source, index, min_shorter_side), range(len(source.labels))))
+    unreadable = tuple(look for look in looks if isinstance(look, Unreadable))
+    hashes = tuple(None if isinstance(look, Unreadable) else look[0] for look in looks)
+    counts = Counter(label for label, digest in zip(source.labels, hashes, strict=True) if digest is not None)
+    class_counts = {name: counts[label] for label, name in enumerate(source.class_names)}
+    for name, count in class_counts.items():
+        if count == 0:
+            example = next((f" ({look.path}: {look.reason})" for look in unreadable), "")
+            raise DataError(
+                f"The class {name!r} has no readable image{example}. Replace its files, or remove the class."
+            )
+    sides = [side for look in looks if not isinstance(look, Unreadable) for side in look[1]]
+    return Scan(sum(class_counts.values()), class_counts, unreadable, hashes, min(sides), max(sides))
+
+
+def duplicates(source: Source, scan: Scan, split_of: Sequence[str | None]) -> list[str]:
+    """Returns a sentence for each kind of duplicate that misleads: across splits, or in two classes.
+
+    Args:
+        source: labelled images.
+        scan: of them.
+        split_of: the split of each image; None where it is left out.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in scan.readable:
+        groups[scan.hashes[index] or ""].append(index)
+    repeated = [group for group in groups.values() if len(group) > 1]
+    sentences = []
+    across = [group for group in repeated if len({split_of[index] for index in group}) > 1]
+    if across:
+        names = ", ".join(source.identifier(index) for index in across[0])
+        sentences.append(
+            f"{len(across)} images appear in more than one split, such as {names}: the test is too easy by them. "
+            "Remove the copies."
+        )
+    contradicting = [group for group in repeated if len({source.labels[index] for index in group}) > 1]
+    if contradicting:
+        names = ", ".join(source.identifier(index) for index in contradicting[0])
+        sentences.append(f"{len(contradicting)} images appear in more than one class, such as {names}: decide for one.")
+    return sentences
+
+
+def _look(source: Source, index: int, min_shorter_side: int) -> tuple[str, tuple[int, int]] | Unreadable:
+    try:
+        image = source.image(index, min_shorter_side)
+    except ImageError as error:
+        return Unreadable(index, source.identifier(index), error.detail)
+    except OSError as error:
+        return Unreadable(index, source.identifier(index), f"It cannot be read: {error.strerror}.")
+    size = (image.width, image.height)
+    return hashlib.blake2b(repr(size).encode() + image.pixels.tobytes(), digest_size=16).hexdigest(), size

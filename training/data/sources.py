@@ -1,0 +1,245 @@
+"""Where images come from: class folders, torchvision data sets by name, scikit-learn's digits.
+
+name or folder -> open_source -> Source: class names, labels, pixels of each image by index -> scan, split
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from app.images.decode import DecodedImage, decode
+from training.errors import DataError
+
+SplitName = Literal["train", "val", "test"]
+TORCHVISION_SETS = ("FashionMNIST", "MNIST", "CIFAR10")
+Pixels = npt.NDArray[np.uint8]
+
+
+class Source(Protocol):
+    """Labelled images.
+
+    Attributes:
+        class_names: C names.
+        labels: the class of each image, 0 to C - 1.
+        given_split: the split that an image belongs to where the source has its own, else None, for each image.
+    """
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...  # noqa: D102
+    @property
+    def labels(self) -> Sequence[int]: ...  # noqa: D102
+    @property
+    def given_split(self) -> Sequence[SplitName | None]: ...  # noqa: D102
+
+    def encoded(self, index: int) -> bytes:
+        """Returns an image as a file's bytes, as a client could send it."""
+        ...
+
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
+        """Returns an image as RGB, decoded as the service does.
+
+        Raises:
+            app.images.decode.ImageError: the file is not an image that the service accepts.
+            OSError: the file cannot be read.
+        """
+        ...
+
+    def identifier(self, index: int) -> str:
+        """Returns what an image is called: the file's path below the folder, or its number."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderSource:
+    """Images in a folder per class.
+
+    Attributes:
+        folder: the folder.
+        paths: of each image, below the folder.
+    """
+
+    folder: Path
+    class_names: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: tuple[int, ...]
+    given_split: tuple[SplitName | None, ...]
+
+    def encoded(self, index: int) -> bytes:
+        """Returns the file's bytes."""
+        return (self.folder / self.paths[index]).read_bytes()
+
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
+        """Decodes the file with the service's own decoder."""
+        return decode(self.encoded(index), min_shorter_side=min_shorter_side)
+
+    def identifier(self, index: int) -> str:
+        """Returns the path below the folder."""
+        return self.paths[index]
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Images in memory.
+
+    Attributes:
+        pixels: uint8 `(N, H, W)`, grey, or `(N, H, W, 3)`, RGB.
+    """
+
+    class_names: tuple[str, ...]
+    pixels: Pixels
+    labels: tuple[int, ...]
+    given_split: tuple[SplitName | None, ...]
+
+    def encoded(self, index: int) -> bytes:
+        """Returns the image as PNG."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.pixels[index]).save(buffer, format="PNG")
+        return buffer.getvalue()
+
+    def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
+        """Returns the pixels: a lossless file of them decodes to the same."""
+        pixels = Image.fromarray(self.pixels[index]).convert("RGB")
+        return DecodedImage(pixels, "PNG", pixels.width, pixels.height, ())
+
+    def identifier(self, index: int) -> str:
+        """Returns the image's number."""
+        return str(index)
+
+
+def open_source(data: str, *, download_folder: Path) -> Source:
+    """Opens labelled images.
+
+    Args:
+        data: `digits`, the name of a torchvision data set, or a folder.
+        download_folder: where data sets are downloaded to.
+
+    Raises:
+        DataError: there is no such folder or set, it has no classes, or it cannot be downloaded.
+    """
+    if Path(data).is_dir():
+        return folder_source(Path(data))
+    if data == "digits":
+        return digits_source()
+    for name in TORCHVISION_SETS:
+        if data.lower().replace("-", "") == name.lower():
+            return torchvision_source(name, download_folder)
+    raise DataError(
+        f"{data!r} is neither a folder nor a data set that is known here ({', '.join(('digits', *TORCHVISION_SETS))}). "
+        "Give the path of a folder that holds a folder of images for each class."
+    )
+
+
+def folder_source(folder: Path) -> FolderSource:
+    """Lists the images of class folders, or of `train/`, `val/` and `test/` folders of them.
+
+    Classes are matched by name: those of `train/` define them; hidden files are passed over.
+
+    Raises:
+        DataError: fewer than two classes; an empty class; a class in `val/` or `test/` that `train/` has not; or
+            the folder cannot be read.
+    """
+    try:
+        splits: list[tuple[SplitName | None, Path]] = [
+            (split, folder / directory)
+            for split, names in _SPLIT_FOLDERS.items()
+            for directory in names
+            if (folder / directory).is_dir()
+        ]
+        if not any(split == "train" for split, _ in splits):
+            splits = [(None, folder)]
+        class_names = tuple(path.name for path in _subfolders(splits[0][1]))
+        if len(class_names) < 2:
+            found = f"only {class_names[0]!r}" if class_names else "none"
+            raise DataError(
+                f"{splits[0][1]} must hold a folder for each of at least two classes; there is {found}. "
+                "A classifier tells classes apart: add a second one, such as photos of anything else."
+            )
+        images: list[tuple[str, int, SplitName | None]] = []
+        for split, split_folder in splits:
+            images += _images_of(folder, split, split_folder, class_names)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
+    paths, labels, given_split = zip(*images, strict=True)
+    return FolderSource(folder, class_names, paths, labels, given_split)
+
+
+_SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
+    "train": ("train",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test",),
+}
+
+
+def _images_of(
+    root: Path, split: SplitName | None, split_folder: Path, class_names: tuple[str, ...]
+) -> list[tuple[str, int, SplitName | None]]:
+    images = []
+    for class_folder in _subfolders(split_folder):
+        if class_folder.name not in class_names:
+            raise DataError(
+                f"{class_folder} is a class that is not in train/ ({', '.join(class_names)}). "
+                "Classes are matched by name: rename it, move it, or add it to train/."
+            )
+        files = [path for path in sorted(class_folder.rglob("*")) if path.is_file() and not _hidden(path, split_folder)]
+        if not files and split in (None, "train"):
+            raise DataError(f"The class folder {class_folder} is empty. Add images to it, or remove it.")
+        label = class_names.index(class_folder.name)
+        images += [(path.relative_to(root).as_posix(), label, split) for path in files]
+    return images
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+def _hidden(path: Path, below: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(below).parts)
+
+
+def digits_source() -> ArraySource:
+    """Returns scikit-learn's 1797 handwritten digits, 8 x 8 pixels (Alpaydin & Kaynak 1998, UCI)."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)  # counts of 0 to 16 dark pixels
+    count = len(pixels)
+    return ArraySource(tuple("0123456789"), pixels, tuple(map(int, digits.target)), (None,) * count)
+
+
+def torchvision_source(name: str, download_folder: Path) -> ArraySource:
+    """Returns a torchvision data set, downloaded where it is not yet there; its own test split stays the test split.
+
+    Raises:
+        DataError: it cannot be downloaded, or the files are damaged.
+    """
+    from torchvision import datasets
+
+    pixels: list[Pixels] = []
+    labels: list[int] = []
+    given_split: list[SplitName | None] = []
+    class_names: tuple[str, ...] = ()
+    for train in (True, False):
+        try:
+            subset = getattr(datasets, name)(str(download_folder), train=train, download=True)
+        except (OSError, RuntimeError, EOFError, gzip.BadGzipFile, pickle.UnpicklingError) as error:
+            raw = download_folder.resolve() / ("" if name == "CIFAR10" else f"{name}/raw")
+            raise DataError(
+                f"{name} cannot be had in {download_folder}: {' '.join(str(error).split())}. Connect this machine to "
+                f"the network, or copy the data set's files into {raw} from a machine that has them; a damaged file "
+                "must be deleted first."
+            ) from error
+        pixels.append(np.asarray(subset.data, dtype=np.uint8))
+        labels += [int(label) for label in subset.targets]
+        given_split += [None if train else "test"] * len(subset.targets)
+        class_names = tuple(subset.classes)
+    return ArraySource(class_names, np.concatenate(pixels), tuple(labels), tuple(given_split))

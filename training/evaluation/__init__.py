@@ -1,0 +1,10 @@
+"""How good a model is: metrics, calibration, the test.
+
+evaluate.py -> a run's model on the validation and test images
+published.py -> a published model on a folder of images
+metrics.py, intervals.py -> accuracy and its kin, with their uncertainty
+calibration.py -> the temperature that makes probabilities honest
+summary.py -> the result in a few lines
+
+May import `export` and everything below it.
+"""

@@ -1,0 +1,136 @@
+"""Any published model on any folder of labelled images: is it as good on photos of your own?
+
+<store>/<name>/<version> + <folder>/<class>/* -> app.decode -> resize_and_crop -> classify, batched -> Metrics
+"""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from app.images.decode import MIN_DETAIL, ImageError, decode
+from app.store.manifest import MODEL_FILE, ArtifactError, Manifest
+from app.store.publishing import published_versions
+from training.data.geometry import resize_and_crop
+from training.errors import DataError
+from training.evaluation.metrics import Metrics, measure
+
+# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
+
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class PublishedEvaluation:
+    """How a published model fares on a folder.
+
+    Attributes:
+        manifest: of the model.
+        metrics: on the readable images, over all the model's classes.
+        unreadable: path and reason of each file that was left out.
+    """
+
+    manifest: Manifest
+    metrics: Metrics
+    unreadable: tuple[tuple[Path, str], ...]
+
+
+def evaluate_published(model: str, folder: Path, *, store_root: Path) -> PublishedEvaluation:
+    """Evaluates a published model on class folders.
+
+    Folders are matched to the model's classes by name, never by position; classes without a folder are fine.
+
+    Args:
+        model: `NAME`, its highest version, or `NAME/VERSION`.
+        folder: with a folder per class.
+        store_root: the model store.
+
+    Raises:
+        ArtifactError: there is no such model, or it cannot be loaded.
+        DataError: a folder is not a class of the model, or no image can be read.
+    """
+    version_folder = find_version(model, store_root)
+    manifest = Manifest.read(version_folder)
+    files = _labelled_files(folder, manifest)
+    try:
+        scripted = torch.jit.load(str(version_folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
+    except (RuntimeError, ValueError) as error:
+        raise ArtifactError(f"{version_folder / MODEL_FILE} cannot be loaded: {str(error).splitlines()[0]}") from error
+    unreadable: list[tuple[Path, str]] = []
+    probabilities, labels = [], []
+    resize_size, image_size = manifest.preprocessing.resize_size, manifest.preprocessing.image_size
+    for batch in _batches(files):
+        images = []
+        for path, label in batch:
+            try:
+                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * resize_size)
+            except (ImageError, OSError) as error:
+                unreadable.append((path, str(error)))
+                continue
+            pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+            images.append(torch.tensor(pixels).permute(2, 0, 1))  # (3, S, S)
+            labels.append(label)
+        if images:
+            probabilities.append(scripted.classify(torch.stack(images)))
+    if not probabilities:
+        raise DataError(f"None of the {len(files)} files in {folder} can be read; the first: {unreadable[0][1]}")
+    metrics = measure(torch.cat(probabilities), torch.tensor(labels), manifest.class_names)
+    return PublishedEvaluation(manifest, metrics, tuple(unreadable))
+
+
+def find_version(model: str, store_root: Path) -> Path:
+    """Returns the folder of `NAME` (the highest version) or `NAME/VERSION`.
+
+    Raises:
+        ArtifactError: there is none; the sentence names those that there are.
+    """
+    name, _, version = model.partition("/")
+    versions = published_versions(store_root / name) if name else []
+    if not versions:
+        names = [entry.name for entry in store_root.iterdir()] if store_root.is_dir() else []
+        known = ", ".join(sorted(entry for entry in names if published_versions(store_root / entry))) or "none"
+        raise ArtifactError(f"There is no model {name!r} in {store_root}. Published there: {known}.")
+    if version and version not in map(str, versions):
+        known = ", ".join(map(str, versions))
+        raise ArtifactError(f"Model {name!r} has no version {version!r}. Published: {known}.")
+    return store_root / name / (version or str(versions[-1]))
+
+
+def _labelled_files(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
+    """Returns each file with the position of its class in the model."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder. Give one that has a folder for each class.")
+    label_of = {class_name: label for label, class_name in enumerate(manifest.class_names)}
+    files = []
+    for class_folder in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."):
+        if class_folder.name not in label_of:
+            raise DataError(_unknown_class(class_folder, manifest))
+        if manifest.class_names.count(class_folder.name) > 1:  # ImageNet has two of "crane" and of "maillot"
+            raise DataError(f"{class_folder}: {manifest.name}/{manifest.version} has several classes of that name.")
+        for path in sorted(class_folder.rglob("*")):
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.is_file() and not hidden:
+                files.append((path, label_of[class_folder.name]))
+    if not files:
+        raise DataError(f"{folder} has no images: it needs a folder for each class, with images in it.")
+    return files
+
+
+def _unknown_class(class_folder: Path, manifest: Manifest) -> str:
+    names = manifest.class_names
+    close = difflib.get_close_matches(class_folder.name, names, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Its {len(names)} classes: {', '.join(names[:10])}"
+    more = ", …" if not close and len(names) > 10 else ""
+    way_out = "" if close else " Rename the folder, or give the folder that holds the class folders."
+    return f"{class_folder} is not a class of {manifest.name}/{manifest.version}. {hint}{more}{way_out}"
+
+
+def _batches(files: list[tuple[Path, int]]) -> Iterator[list[tuple[Path, int]]]:
+    for start in range(0, len(files), _BATCH_SIZE):
+        yield files[start : start + _BATCH_SIZE]

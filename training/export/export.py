@@ -1,0 +1,190 @@
+"""A trained model -> scripted `Predictor`, verified against the eager one -> published in the model store.
+
+Predictor -> golden examples by the eager model -> ONNX twin -> compare -> torch.jit.script -> save -> load again ->
+compare -> publish
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from app.images.decode import decode
+from app.store.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    ONNX_FILE,
+    Architecture,
+    Fidelity,
+    GoldenExample,
+    GoldenExamples,
+    Manifest,
+    Preprocessing,
+    TrainingData,
+)
+from app.store.publishing import publish
+from training.errors import ExportError
+from training.export.onnx_twin import missing_onnx_packages, verify_onnx, write_onnx
+from training.export.predictor import Predictor
+from training.runs.versions import installed_versions
+
+# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
+
+# Scripted and eager run the same kernels; what is left is the order of float32 sums in fused operations.
+MAX_SCRIPTED_DEVIATION = 1e-5
+_LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "onnx", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a model comes from, as its manifest tells.
+
+    Attributes:
+        architecture: its usual name, such as `resnet50`.
+        training_data: what it learned from.
+        licence: of the weights.
+        source: of the weights.
+        metrics: such as `test_accuracy`.
+        seeds: by their use.
+    """
+
+    architecture: str
+    training_data: TrainingData
+    licence: str | None = None
+    source: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+
+
+def export(
+    predictor: Predictor,
+    *,
+    store_root: Path,
+    name: str,
+    golden_images: Sequence[bytes],
+    provenance: Provenance,
+    onnx: bool | None = None,
+) -> Path:
+    """Scripts, verifies and publishes a `Predictor` as the next version of `name`.
+
+    Args:
+        predictor: on the CPU, in float32.
+        store_root: the model store.
+        name: the model.
+        golden_images: a few encoded images; those of the training's domain test most.
+        provenance: where the model comes from.
+        onnx: write the ONNX twin too; by default, where its packages are installed.
+
+    Returns:
+        the folder of the new version.
+
+    Raises:
+        ExportError: verification failed; nothing was published.
+        ValueError: the name cannot be a model's, or there are no golden images.
+        OSError: the store cannot be written; nothing was published.
+    """
+    if not golden_images:
+        raise ValueError("At least one golden image is needed: without one, no service could check the model.")
+    with_onnx = not missing_onnx_packages() if onnx is None else onnx
+    predictor = predictor.eval()
+    golden = GoldenExamples(examples=tuple(_golden_example(predictor, encoded) for encoded in golden_images))
+    scripted = script(predictor)
+
+    def write(folder: Path, model_version: int) -> Manifest:
+        deviation = _checked_deviation(scripted, golden)
+        onnx_deviation = None
+        if with_onnx:
+            write_onnx(predictor, folder / ONNX_FILE)
+            onnx_deviation = verify_onnx(folder / ONNX_FILE, predictor, _prepared(predictor, golden))
+        fidelity = Fidelity(
+            golden_count=len(golden.examples),
+            max_abs_deviation=deviation,
+            onnx_max_abs_deviation=onnx_deviation,
+        )
+        manifest = _manifest(predictor, name, model_version, provenance, fidelity)
+        extra_files = {MANIFEST_FILE: manifest.to_json(), GOLDEN_FILE: golden.model_dump_json()}
+        torch.jit.save(scripted, str(folder / MODEL_FILE), _extra_files=extra_files)
+        saved = torch.jit.load(str(folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
+        _checked_deviation(saved, golden)
+        return manifest
+
+    return publish(store_root, name, write)
+
+
+def script(predictor: Predictor) -> torch.jit.ScriptModule:
+    """Compiles a `Predictor` to TorchScript, with its three methods and its attributes."""
+    scripted = torch.jit.script(predictor)
+    assert isinstance(scripted, torch.jit.ScriptModule)
+    return scripted
+
+
+def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
+    pixels = decode(encoded).to_tensor()  # (3, H, W)
+    probabilities = predictor(pixels.unsqueeze(0))[0]  # (C,)
+    if len(probabilities) != len(predictor.class_names):
+        raise ExportError(
+            f"The model gives {len(probabilities)} probabilities, but {len(predictor.class_names)} class names are "
+            "given. Nothing was published."
+        )
+    if not probabilities.isfinite().all():
+        raise ExportError("The model gives NaN for a golden image: has its training diverged? Nothing was published.")
+    # Base64Bytes validates what it is given by decoding it; `model_construct` takes the bytes as they are.
+    return GoldenExample.model_construct(image=encoded, probabilities=tuple(probabilities.tolist()))
+
+
+def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
+    """Returns the golden images as `classify` takes them, `(N, 3, S, S)`."""
+    pixels = [decode(example.image).to_tensor().unsqueeze(0) for example in golden.examples]
+    return torch.cat([predictor.resize_and_crop(image) for image in pixels])
+
+
+def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
+    """Returns the largest deviation from the golden probabilities, which is at most `MAX_SCRIPTED_DEVIATION`."""
+    deviations = []
+    for example in golden.examples:
+        probabilities = scripted(decode(example.image).to_tensor().unsqueeze(0))[0]
+        deviations.append((probabilities - torch.tensor(example.probabilities)).abs().max())
+    deviation = float(torch.stack(deviations).max())
+    if not deviation <= MAX_SCRIPTED_DEVIATION:  # NaN is not
+        raise ExportError(
+            f"The scripted model deviates from the eager one by {deviation:.2g} (at most "
+            f"{MAX_SCRIPTED_DEVIATION:g} is allowed). Nothing was published."
+        )
+    return deviation
+
+
+def _manifest(
+    predictor: Predictor, name: str, model_version: int, provenance: Provenance, fidelity: Fidelity
+) -> Manifest:
+    return Manifest(
+        name=name,
+        version=model_version,
+        created_at=datetime.now(UTC).replace(microsecond=0),
+        class_names=tuple(predictor.class_names),
+        preprocessing=Preprocessing(
+            resize_size=predictor.resize_size,
+            image_size=predictor.image_size,
+            mean=tuple(predictor.mean.flatten().tolist()),
+            std=tuple(predictor.std.flatten().tolist()),
+            temperature=float(predictor.temperature),
+        ),
+        architecture=Architecture(
+            name=provenance.architecture,
+            parameter_count=sum(parameter.numel() for parameter in predictor.model.parameters()),
+        ),
+        training_data=provenance.training_data,
+        licence=provenance.licence,
+        source=provenance.source,
+        metrics=dict(provenance.metrics),
+        seeds=dict(provenance.seeds),
+        library_versions={"python": platform.python_version(), **installed_versions(_LIBRARIES)},
+        fidelity=fidelity,
+    )

@@ -1,0 +1,359 @@
+"""The training loop, to be read from top to bottom.
+
+Trainer.fit: for each epoch: for each step: zero gradients, forward, loss, backward, step -> validate -> checkpoints
+
+Several processes (`accelerate launch`, `torchrun`) share each batch; gradients and metrics are averaged over them,
+and only the main one writes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from training.config.settings import TrainConfig
+from training.data.augment import mixing
+from training.data.pixel_store import epoch_order
+from training.data.prepared import PreparedData
+from training.errors import DivergedError
+from training.fitting.accelerator import choose_statistics
+from training.fitting.optim import make_average, make_loss, make_optimiser
+from training.fitting.schedules import LearningRateSchedule
+from training.fitting.seeding import seed_everything, seed_step
+from training.fitting.stages import Stage, Stages
+from training.networks.build import build_model
+from training.networks.transfer import head_of, set_training_mode
+from training.runs.checkpoint import (
+    BestWeights,
+    Checkpoint,
+    Progress,
+    append_log,
+    cut_log,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from training.runs.progress import Advance, Reporter
+from training.runs.run_folder import RunFolder, write_json
+from training.runs.tracking import Tracker
+
+_STEPS_PER_FLUSH = 50  # reading a loss waits for the device: not at every step
+_EVALUATION_BATCH = 256
+
+OnEpoch = Callable[[dict[str, Any]], None]
+
+
+class Trainer:
+    """One run, from its folder to its best weights.
+
+    Args:
+        config: of the run.
+        run: its folder; goes on from the checkpoint in it, if there is one.
+        data: prepared by `prepare_data`.
+        accelerator: made by `make_accelerator`.
+        reporter: shows progress.
+        tracker: logs metrics.
+
+    Raises:
+        ConfigError: the architecture and the other settings do not fit.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunFolder,
+        data: PreparedData,
+        accelerator: Accelerator,
+        reporter: Reporter,
+        tracker: Tracker,
+    ) -> None:
+        self.config, self.run, self.accelerator = config, run, accelerator
+        self.reporter, self.tracker = reporter, tracker
+        self.class_names = data.class_names
+        class_count = len(data.class_names)
+        seed_everything(config.seed)
+        self.model = build_model(config, class_count)  # before the pixels: its mistakes are told at once
+        training, validation = data.training_store(), data.validation_store()
+        self.statistics = choose_statistics(config, data, training)
+        layout = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.model.to(device=accelerator.device, memory_format=layout)  # type: ignore[call-overload]
+        self.stages = Stages(config, self.model, training, validation, self.statistics, reporter)
+        self.loss_function = make_loss(config, training.labels, class_count).to(accelerator.device)
+        self.mix = mixing(config, class_count)
+        self.image_count = len(training)
+        self.optimiser = accelerator.prepare_optimizer(make_optimiser(config, self.model))
+        self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self.order(0)))
+        self.average = make_average(self.model, config.ema_decay) if config.ema_decay else None
+        self.progress = Progress()
+        self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
+        self._network: nn.Module = self.model
+        self._trainable: tuple[int, int | None] | None = None
+
+    def fit(self, on_epoch: OnEpoch | None = None) -> None:
+        """Trains until the last epoch, or until early stopping.
+
+        Args:
+            on_epoch: is given the metrics of each epoch, on every process; what it raises ends the training.
+
+        Raises:
+            DivergedError: the loss became infinite or not a number.
+            RunError: a file of the run cannot be written; the last checkpoint is intact.
+        """
+        progress = self.progress
+        if self.run.last_checkpoint.is_file():
+            self._resume()
+        else:
+            self._baseline()
+        stage: Stage | None = None
+        while progress.epoch < self.config.epochs and not progress.stopped_early:
+            stage, network = self.enter(progress.epoch, stage)
+            started, images_before = time.perf_counter(), progress.running[2]
+            self.train_epoch(stage, network)
+            seconds = time.perf_counter() - started
+            train_loss, train_accuracy, image_count = self._mean_over_processes(progress.running)
+            val_loss, val_accuracy = self._validate(stage)
+            metrics = {
+                "epoch": progress.epoch + 1,
+                "train_loss": train_loss,
+                "train_accuracy": train_accuracy,
+                "val_loss": val_loss,
+                "val_accuracy": val_accuracy,
+                "learning_rate": self._learning_rate(),
+                "images_per_s": (image_count - images_before) / seconds,
+                "seconds": seconds,
+            }
+            self.schedule.after_epoch(val_loss)
+            self._end_epoch(metrics)
+            if on_epoch is not None:
+                on_epoch(metrics)
+
+    def train_epoch(self, stage: Stage, network: nn.Module) -> None:
+        """Trains what is left of an epoch; leaves its sums in `progress.running`."""
+        config, progress, device = self.config, self.progress, self.accelerator.device
+        order = self.order(progress.epoch)[progress.step :]
+        batches = stage.training.batches(order, workers=config.workers, pin_memory=device.type == "cuda")
+        set_training_mode(self.model)
+        with self.reporter.track(f"Epoch {progress.epoch + 1} of {config.epochs}", len(order)) as advance:
+            for images, labels in batches:
+                seed_step(config.seed, progress.epoch, progress.step, self.accelerator.process_index)
+                inputs = stage.vary(images.to(device, non_blocking=True))  # (B, C, S, S), or (B, F) of features
+                labels = labels.to(device, non_blocking=True)  # (B,)
+                targets = labels
+                if self.mix is not None:
+                    inputs, targets = self.mix(inputs, labels)
+
+                self.optimiser.zero_grad()
+                with self.accelerator.autocast():
+                    logits = network(inputs)  # (B, classes)
+                    loss = self.loss_function(logits, targets)
+                self.accelerator.backward(loss)
+                if config.gradient_clip:
+                    self.accelerator.clip_grad_norm_(self.model.parameters(), config.gradient_clip)
+                self.optimiser.step()
+                if self.average is not None:
+                    self.average.update_parameters(self.model)
+
+                self._end_step(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels), advance)
+        self._flush_steps()
+
+    def _end_step(self, loss: torch.Tensor, correct: torch.Tensor, image_count: int, advance: Advance) -> None:
+        config, progress = self.config, self.progress
+        self._pending.append((loss, correct, image_count, self._learning_rate()))
+        self.schedule.after_step()
+        progress.step += 1
+        progress.global_step += 1
+        note = ""
+        if len(self._pending) >= _STEPS_PER_FLUSH:
+            note = f"loss {self._flush_steps():.3f}"
+        advance(image_count * self.accelerator.num_processes, note)
+        if config.checkpoint_every_steps and progress.global_step % config.checkpoint_every_steps == 0:
+            self._flush_steps()
+            self._save_last()
+
+    def _flush_steps(self) -> float:
+        """Reads the losses of the last steps, adds and logs them; returns the last one."""
+        progress = self.progress
+        records: list[dict[str, float]] = []
+        loss_sum, correct_sum, images = progress.running
+        for position, (loss_tensor, correct_tensor, count, learning_rate) in enumerate(self._pending):
+            loss, correct = float(loss_tensor), int(correct_tensor)
+            step = progress.global_step - len(self._pending) + position + 1
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"The loss is {loss} at step {step} (epoch {progress.epoch + 1}), at a learning rate of "
+                    f"{learning_rate:.3g}. Lower learning_rate (`find-lr` suggests one), or set gradient_clip: 1."
+                )
+            loss_sum, correct_sum, images = loss_sum + loss * count, correct_sum + correct, images + count
+            records.append(
+                {
+                    "step": step,
+                    "epoch": progress.epoch + 1,
+                    "loss": loss,
+                    "accuracy": correct / count,
+                    "learning_rate": learning_rate,
+                }
+            )
+        progress.running = (loss_sum, correct_sum, images)
+        self._pending.clear()
+        if self.accelerator.is_main_process:
+            append_log(self.run.steps_file, records)
+        return records[-1]["loss"] if records else math.nan
+
+    @torch.no_grad()
+    def _validate(self, stage: Stage) -> tuple[float, float]:
+        """Returns mean loss and accuracy on the validation split, each process having taken a part of it."""
+        device = self.accelerator.device
+        evaluated = self._evaluated_model()
+        evaluated.eval()
+        network = evaluated if stage.from_pixels else head_of(evaluated)[1]
+        positions = torch.arange(len(stage.validation.labels))
+        mine = positions[self.accelerator.process_index :: self.accelerator.num_processes]
+        sums = [0.0, 0.0, 0.0]
+        order = list(torch.split(mine, _EVALUATION_BATCH)) if len(mine) else []
+        for images, labels in stage.validation.batches(order, workers=self.config.workers):
+            with self.accelerator.autocast():
+                logits = network(stage.prepare(images.to(device)))
+            labels = labels.to(device)
+            loss = nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+            sums = [sums[0] + float(loss), sums[1] + int((logits.argmax(1) == labels).sum()), sums[2] + len(labels)]
+        loss_mean, accuracy, _ = self._mean_over_processes((sums[0], sums[1], sums[2]))
+        return loss_mean, accuracy
+
+    def _end_epoch(self, metrics: dict[str, Any]) -> None:
+        """Compares with the best epoch, writes the checkpoints, and decides about early stopping."""
+        config, progress = self.config, self.progress
+        loss, accuracy = metrics["val_loss"], metrics["val_accuracy"]
+        score = (accuracy, -loss) if config.monitor == "val_accuracy" else (-loss, accuracy)
+        best = score > progress.best_score
+        progress.epochs_without_gain = 0 if best else progress.epochs_without_gain + 1
+        if best:
+            progress.best_score, progress.best_epoch = score, progress.epoch
+        patience = config.early_stopping_patience
+        progress.stopped_early = bool(patience) and progress.epochs_without_gain >= patience
+        progress.epoch += 1
+        progress.step = 0
+        progress.running = (0.0, 0.0, 0.0)
+        if self.accelerator.is_main_process:
+            append_log(self.run.history_file, [metrics])
+            if best:
+                self._save_best(metrics)
+        self._save_last()
+        self.tracker.log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, metrics["epoch"])
+        self.reporter.line(
+            f"Epoch {metrics['epoch']:>3} of {config.epochs}  "
+            f"train loss {metrics['train_loss']:.4f} accuracy {metrics['train_accuracy']:.4f}  "
+            f"val loss {loss:.4f} accuracy {accuracy:.4f}  lr {metrics['learning_rate']:.2g}  "
+            f"{metrics['images_per_s']:.0f} images/s{'  best' if best else ''}"
+        )
+        if progress.stopped_early:
+            self.reporter.line(f"Stopped early: {config.monitor} has not improved for {patience} epochs.")
+
+    def _baseline(self) -> None:
+        """Measures the untrained network against guessing, and writes the first checkpoint."""
+        stage = self.stages.at(0)
+        val_loss, val_accuracy = self._validate(stage)
+        counts = torch.bincount(stage.validation.labels, minlength=len(self.class_names))
+        majority = int(torch.bincount(stage.training.labels, minlength=len(self.class_names)).argmax())
+        baseline = {
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "guess_accuracy": 1 / len(self.class_names),
+            "guess_loss": math.log(len(self.class_names)),
+            "majority_class": self.class_names[majority],
+            "majority_accuracy": int(counts[majority]) / int(counts.sum()),
+        }
+        self.reporter.line(
+            f"Before training: val loss {val_loss:.3f} (guessing: {baseline['guess_loss']:.3f}), accuracy "
+            f"{val_accuracy:.3f} (guessing: {baseline['guess_accuracy']:.3f}, always {baseline['majority_class']}: "
+            f"{baseline['majority_accuracy']:.3f})"
+        )
+        if self.accelerator.is_main_process:
+            write_json(self.run.baseline_file, baseline)
+            for log in (self.run.history_file, self.run.steps_file):
+                log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
+        self._save_last()
+
+    def enter(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
+        """Returns how an epoch learns, and its network: compiled and shared among processes as configured."""
+        stage = self.stages.at(epoch)
+        trainable = (id(stage.network), self.stages.trainable_stages(epoch))
+        if before is None or trainable != self._trainable:
+            # Anew where parameters freeze or thaw: DistributedDataParallel decides once which gradients it awaits.
+            self.accelerator.unwrap_model(stage.network, keep_fp32_wrapper=False)
+            network: nn.Module = torch.compile(stage.network) if self.config.compile else stage.network  # type: ignore[assignment]
+            self._network = self.accelerator.prepare_model(network)
+            self._trainable = trainable
+        return stage, self._network
+
+    def order(self, epoch: int) -> list[torch.Tensor]:
+        """Returns the positions of each of this process's batches in an epoch."""
+        return epoch_order(
+            self.image_count,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=epoch,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+
+    def _evaluated_model(self) -> nn.Module:
+        """Returns the weights that count: the averaged ones where there is an average; the same on all processes."""
+        evaluated: nn.Module = self.average.module if self.average is not None else self.model
+        if self.accelerator.num_processes > 1:
+            for buffer in evaluated.buffers():  # batch normalisation's statistics are each process's own
+                torch.distributed.broadcast(buffer, src=0)
+        return evaluated
+
+    def _mean_over_processes(self, sums: tuple[float, float, float]) -> tuple[float, float, float]:
+        """Returns mean loss, accuracy and image count of sums over all processes."""
+        local = torch.tensor(sums, dtype=torch.float32 if self.accelerator.device.type == "mps" else torch.float64)
+        loss, correct, count = self.accelerator.reduce(local.to(self.accelerator.device), reduction="sum").tolist()
+        return loss / count, correct / count, count
+
+    def _learning_rate(self) -> float:
+        return float(max(group["lr"] for group in self.optimiser.param_groups))
+
+    def _save_best(self, metrics: dict[str, Any]) -> None:
+        best = BestWeights(
+            model=(self.average.module if self.average is not None else self.model).state_dict(),
+            class_names=self.class_names,
+            mean=self.statistics.mean,
+            std=self.statistics.std,
+            epoch=metrics["epoch"],
+            metrics={name: float(metrics[name]) for name in ("val_loss", "val_accuracy")},
+        )
+        save_best(best, self.run.best_checkpoint)
+
+    def _save_last(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        checkpoint = Checkpoint(
+            progress=self.progress,
+            model=self.model.state_dict(),
+            optimiser=self.optimiser.state_dict(),
+            schedule=self.schedule.state_dict(),
+            average=self.average.state_dict() if self.average is not None else None,
+            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+        )
+        save_checkpoint(checkpoint, self.run.last_checkpoint)
+
+    def _resume(self) -> None:
+        checkpoint = load_checkpoint(self.run.last_checkpoint)
+        self.model.load_state_dict(checkpoint.model)
+        self.optimiser.load_state_dict(checkpoint.optimiser)
+        self.schedule.load_state_dict(checkpoint.schedule)
+        if self.average is not None and checkpoint.average is not None:
+            self.average.load_state_dict(checkpoint.average)
+        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
+            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
+        vars(self.progress).update(vars(checkpoint.progress))
+        if self.accelerator.is_main_process:
+            cut_log(self.run.history_file, keep=self.progress.epoch)
+            cut_log(self.run.steps_file, keep=self.progress.global_step)
+        self.reporter.line(f"Resumed at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}.")
