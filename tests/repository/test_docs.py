@@ -113,6 +113,16 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @page
+def test_files_that_are_named_exist(page: Path) -> None:
+    if page == ROOT / "benchmarks" / "NOTES.md":
+        return  # a lab book also tells of files that are gone
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"`((?:\.ci|app|benchmarks|configs|deploy|docs|tests|training)/[\w./-]*)`", text)
+
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@page
 def test_commands_and_variables_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"^```\w*\n.*?^```|`[^`\n]+`", text, re.M | re.S))
