@@ -58,7 +58,7 @@ RUN groupadd --gid 10001 predictor \
 COPY --from=dependencies /opt/venv /opt/venv
 COPY --from=models /srv/model_store /srv/model_store
 COPY --from=service /opt/service /opt/service
-# `docker stop` kills after 10 seconds: open requests get 8 of them. Raise both together (README, Docker).
+# `docker stop` kills after 10 seconds: open requests get 8 of them. Raise both together (docs/docker.md).
 ENV PATH=/opt/service/bin:/opt/venv/bin:${PATH} \
     PYTHONPATH=/opt/service \
     PYTHONUNBUFFERED=1 \

@@ -32,6 +32,7 @@ PAGES = sorted(
     )
 )
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 ARTIFACT = (ROOT / "docs" / "artifact.md").read_text(encoding="utf-8")
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -81,7 +82,7 @@ def test_settings_page_has_every_setting_once() -> None:
 
 
 def test_error_table_is_the_errors() -> None:
-    rows = table_rows(section(README, "Errors"))
+    rows = table_rows(section(HTTP, "Errors"))
 
     assert [row[:3] for row in rows] == [[str(p.status), f"`{code}`", p.title] for code, p in PROBLEMS.items()]
     assert all(row[3] for row in rows)
