@@ -28,9 +28,11 @@ CHANGELOG = """# Changelog
 - An older thing.
 """
 
+pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+
 
 class Repository:
-    """A git repository with this project's package, its release script, and a changelog of its own."""
+    """A git repository with this project's packages and its release script, of which 0.2.0 is the last release."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +41,8 @@ class Repository:
             shutil.copy(ROOT / file, folder / file)
         for package in ("app", "training"):
             shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
-        (folder / "CHANGELOG.md").write_text(CHANGELOG)
+        self.write("CHANGELOG.md", CHANGELOG)
+        self.set_version("0.2.0")
         self.git("init", "--initial-branch", "main")
         self.commit()
 
@@ -55,6 +58,10 @@ class Repository:
 
     def write(self, file: str, text: str) -> None:
         (self.folder / file).write_text(text)
+
+    def set_version(self, version: str) -> None:
+        pyproject = (self.folder / "pyproject.toml").read_text()
+        self.write("pyproject.toml", re.sub('^version = ".*"', f'version = "{version}"', pyproject, flags=re.M))
 
     def release(self, *version: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, ".ci/release", *version]
@@ -153,6 +160,13 @@ def test_changelog_without_entries_is_refused(repository: Repository, changelog:
     repository.commit()
 
     _assert_refused(repository, "0.3.0", 'no entry under "## [Unreleased]"')
+
+
+def test_version_lower_than_that_of_the_project_is_refused(repository: Repository) -> None:
+    repository.set_version("1.0.0")
+    repository.commit()
+
+    _assert_refused(repository, "0.3.0", "0.3.0 is lower than 1.0.0, the version in pyproject.toml")
 
 
 def test_failed_build_leaves_everything_as_it_was(repository: Repository) -> None:
