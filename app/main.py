@@ -13,30 +13,30 @@ from app.api.pages import add_pages
 from app.api.predict import add_prediction_routes
 from app.api.problems import add_exception_handlers
 from app.api.security_headers import SecurityHeadersMiddleware
-from app.serving.gauges import Sampler
+from app.serving.gauges import GaugeSampler
 from app.serving.lifecycle import create_lifespan
 from app.serving.service import Service
 from app.settings import Settings
-from app.system.worker_board import Runtime
+from app.system.worker_board import WorkerPlace
 
 _API_VERSION = "1"  # of the interface; the software's own is nobody's business
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
-def create_app(settings: Settings, runtime: Runtime | None = None) -> FastAPI:
+def create_app(settings: Settings, place: WorkerPlace | None = None) -> FastAPI:
     """Returns the application; nothing is loaded before its lifespan starts.
 
     The `Service` behind it is `app.state.service`.
 
     Args:
         settings: of this process.
-        runtime: its place among several workers; None if it is the only process.
+        place: its place among several workers; None if it is the only process.
 
     Raises:
         KeyFileError: keys are configured and cannot be read.
     """
-    service = Service(settings, runtime)
-    sampler = Sampler(service)
+    service = Service(settings, place)
+    sampler = GaugeSampler(service)
     app = FastAPI(
         title="Image Predictor",
         version=_API_VERSION,

@@ -60,7 +60,7 @@ def main() -> None:
         for epoch in range(arguments.epochs + 1):
             with timed(ours_s):
                 trainer.progress.epoch, trainer.progress.step = epoch, 0
-                trainer.train_epoch(*trainer.enter(epoch, None))
+                trainer.train_epoch(*trainer.stage_for_epoch(epoch, None))
             with timed(ordinary_s):
                 ordinary.train_epoch()
             print(f"epoch {epoch}: ours {ours_s[-1]:.2f} s, ordinary {ordinary_s[-1]:.2f} s", flush=True)

@@ -43,7 +43,7 @@ def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder
     tracker = Tracker(active=config.tracking == "mlflow" and accelerator.is_main_process, reporter=reporter)
     with accelerator.main_process_first():  # downloads and writes the split once
         data = prepare_data(config, run.path)
-    tell(data, reporter)
+    print_data_summary(data, reporter)
     tracker.start(config, run)
     status = "FAILED"
     try:
@@ -64,7 +64,7 @@ def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder
     return run
 
 
-def tell(data: PreparedData, reporter: Reporter) -> None:
+def print_data_summary(data: PreparedData, reporter: Reporter) -> None:
     """Prints what the data are and what is wrong with them."""
     sizes = ", ".join(f"{len(data.split[name])} {name}" for name in ("train", "val", "test"))
     reporter.line(f"{data.scan.image_count} images of {len(data.class_names)} classes: {sizes}")

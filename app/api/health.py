@@ -7,11 +7,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.problems import responses
 from app.api.schemas import Health
-from app.serving.gauges import Sampler
+from app.serving.gauges import GaugeSampler
 from app.serving.service import Service
 
 
-def add_health_routes(app: FastAPI, service: Service, sampler: Sampler) -> None:
+def add_health_routes(app: FastAPI, service: Service, sampler: GaugeSampler) -> None:
     """Adds the probes and `/metrics` to an application."""
 
     # As Kubernetes' own components, and most of what runs on it, call it: what a liveness probe asks.

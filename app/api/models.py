@@ -22,7 +22,7 @@ from app.api.schemas import (
 from app.inference.engine_choice import Candidate
 from app.inference.golden_check import GoldenCheck
 from app.inference.thread_layout import MeasuredLayout
-from app.models.deployment import Slot
+from app.models.deployment import Deployment
 from app.models.served_model import ServedModel
 from app.serving.service import Service
 
@@ -35,22 +35,22 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
         """List the models that this service was asked to serve, and their state."""
-        return ModelList(models=[describe(slot, is_default=slot is service.registry.slots[0])
-                                 for slot in service.registry.slots])  # fmt: skip
+        return ModelList(models=[describe(deployment, is_default=deployment is service.registry.deployments[0])
+                                 for deployment in service.registry.deployments])  # fmt: skip
 
     @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
     async def model(name: ModelName) -> ModelDetails:
         """Describe a model: manifest, device, engine, precision, golden check."""
-        slot = service.registry.slot(name)
-        description = describe(slot, is_default=slot is service.registry.slots[0])
-        if slot.model is None:
+        deployment = service.registry.deployment(name)
+        description = describe(deployment, is_default=deployment is service.registry.deployments[0])
+        if deployment.model is None:
             return ModelDetails(**dict(description))
-        artifact = slot.model.artifact
+        artifact = deployment.model.artifact
         return ModelDetails(
             **dict(description),
             class_names=list(artifact.class_names),
-            engine_candidates=[_describe_candidate(each, slot.model) for each in slot.model.candidates],
-            layout_candidates=[_describe_layout(each) for each in slot.model.layout.measured],
+            engine_candidates=[_describe_candidate(each, deployment.model) for each in deployment.model.candidates],
+            layout_candidates=[_describe_layout(each) for each in deployment.model.layout.measured],
             manifest=artifact.manifest,
         )
 
@@ -64,8 +64,8 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     )
     async def reload(name: ModelName) -> ModelDescription:
         """Answers when the version that the store has serves. One that fails stays out, and what served serves on."""
-        slot = await watcher.reload(name)
-        return describe(slot, is_default=slot is registry.slots[0])
+        deployment = await watcher.reload(name)
+        return describe(deployment, is_default=deployment is registry.deployments[0])
 
     @router.post(
         "/load",
@@ -74,8 +74,8 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     )
     async def load(name: ModelName) -> ModelDescription:
         """Answers when the model serves. One of the settings that was unloaded is served as the settings have it."""
-        slot = await watcher.load(name)
-        return describe(slot, is_default=slot is registry.slots[0])
+        deployment = await watcher.load(name)
+        return describe(deployment, is_default=deployment is registry.deployments[0])
 
     @router.post(
         "/unload",
@@ -91,22 +91,22 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     auth.add_admin_routes(app, router)
 
 
-def describe(slot: Slot, *, is_default: bool) -> ModelDescription:
+def describe(deployment: Deployment, *, is_default: bool) -> ModelDescription:
     """Returns what is told of a model."""
-    model, rejection = slot.model, slot.rejection
+    model, rejection = deployment.model, deployment.rejection
     if model is None:
         return ModelDescription(
-            reference=slot.reference,
-            state="failed" if slot.failure else "loading",
-            reason=slot.reason,
+            reference=deployment.reference,
+            state="failed" if deployment.failure else "loading",
+            reason=deployment.reason,
             is_default=is_default,
             verified=False,
-            rejected_version=rejection.release.label if rejection and rejection.release else None,
+            rejected_version=rejection.stored_version.label if rejection and rejection.stored_version else None,
             rejected_because=rejection.reason if rejection else None,
         )
     check = model.golden_check
     return ModelDescription(
-        reference=slot.reference,
+        reference=deployment.reference,
         state="ready",
         name=model.artifact.name,
         version=model.artifact.version,
@@ -120,7 +120,7 @@ def describe(slot: Slot, *, is_default: bool) -> ModelDescription:
         threads_per_stream=model.layout.layout.threads_per_stream,
         lone_threads=model.layout.lone_threads,
         golden_check=_describe_check(check),
-        rejected_version=rejection.release.label if rejection and rejection.release else None,
+        rejected_version=rejection.stored_version.label if rejection and rejection.stored_version else None,
         rejected_because=rejection.reason if rejection else None,
     )
 

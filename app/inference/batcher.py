@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Never, TypeVar
 
 from app.errors import DeadlineExceededError, OverloadedError
-from app.system.kernel import step_back
+from app.system.kernel import lower_thread_priority
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +169,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._prepare = self._run = _refuse
 
     def _stream(self) -> None:
-        step_back()
+        lower_thread_priority()
         while self._serve_next():
             pass
 

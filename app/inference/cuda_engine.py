@@ -1,8 +1,8 @@
 """TorchScript on NVIDIA GPUs: CUDA graphs of the usual batch sizes, copies that overlap with computing, several GPUs.
 
-batch -> a free lane (GPU, CUDA stream, pinned buffers) -> padded to a captured size -> copy, replay, copy back
+batch -> a free stream (GPU, CUDA stream, pinned buffers) -> padded to a captured size -> copy, replay, copy back
 
-A lane copies while another computes, so that two a GPU keep it busy. Resizing stays on the CPU: JPEGs are decoded there
+One copies while another computes, so that two a GPU keep it busy. Resizing stays on the CPU: JPEGs are decoded there
 at a reduced scale, so that what is left to resize is small, and a crop of 224 x 224 is 150 kB to copy.
 """
 
@@ -43,7 +43,7 @@ def captured_sizes(max_batch_size: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Lane:
+class GpuStream:
     """A way through a GPU, for one batch at a time.
 
     Attributes:
@@ -105,28 +105,30 @@ class CudaEngine:
             device: frozen_classify(replace(artifact, module=copy.deepcopy(artifact.module)), device)
             for device in dict.fromkeys(devices)
         }
-        self._lanes = Lanes(
-            [self._lane(artifact, models[device], device, max_batch_size) for device in spread(devices, streams)]
+        self._gpu_streams = GpuStreams(
+            [self._gpu_stream(artifact, models[device], device, max_batch_size) for device in spread(devices, streams)]
         )
 
-    def _lane(self, artifact: Artifact, classify: Classify, device: torch.device, max_batch_size: int) -> Lane:
+    def _gpu_stream(
+        self, artifact: Artifact, classify: Classify, device: torch.device, max_batch_size: int
+    ) -> GpuStream:
         side = artifact.image_size or 0
         images = torch.empty(
             (max_batch_size, 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last, pin_memory=True
         )
         probabilities = torch.empty((max_batch_size, self._class_count), dtype=torch.float32, pin_memory=True)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # One for all sizes, of which a lane computes one at a time. The largest comes first: the others fit into it.
+        # One for all sizes, of which a stream computes one at a time. The largest comes first: the others fit into it.
         pool = torch.cuda.graph_pool_handle()
         programs = {
             size: capture(classify, images[:size], self.precision, stream, pool)
             for size in reversed(captured_sizes(max_batch_size))
         }
-        return Lane(programs, images, probabilities)
+        return GpuStream(programs, images, probabilities)
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
-        probabilities: Probabilities = self._lanes.classify(images).numpy()
+        probabilities: Probabilities = self._gpu_streams.classify(images).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
 
 
@@ -135,25 +137,25 @@ def spread(devices: Sequence[torch.device], streams: int) -> list[torch.device]:
     return [devices[number % len(devices)] for number in range(max(streams, len(devices)))]
 
 
-class Lanes:
-    """Hands each batch to the lane that has been free for longest, so that the GPUs take turns.
+class GpuStreams:
+    """Hands each batch to the stream that has been free for longest, so that the GPUs take turns.
 
     Args:
-        lanes: those of one GPU not side by side.
+        gpu_streams: those of one GPU not side by side.
     """
 
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
-        for lane in lanes:
-            self._free.put(lane)
+    def __init__(self, gpu_streams: Sequence[GpuStream]) -> None:
+        self._free: queue.SimpleQueue[GpuStream] = queue.SimpleQueue()
+        for gpu_stream in gpu_streams:
+            self._free.put(gpu_stream)
 
     def classify(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Waits for a lane and classifies on it, in halves if the GPU's memory does not suffice."""
-        lane = self._free.get()
+        """Waits for a stream and classifies on it, in halves if the GPU's memory does not suffice."""
+        gpu_stream = self._free.get()
         try:
-            return halving_when_out_of_memory(lane.classify, images)
+            return halving_when_out_of_memory(gpu_stream.classify, images)
         finally:
-            self._free.put(lane)
+            self._free.put(gpu_stream)
 
 
 def capture(

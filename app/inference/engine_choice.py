@@ -24,13 +24,13 @@ from app.inference.golden_check import MAX_DEVIATIONS, GoldenCheck, check_golden
 from app.inference.measuring import BUSY_BATCH_SIZE, MIN_GAIN, ROUND_S, lay_out, measure, rate_of
 from app.inference.openvino_engine import OpenVINOEngine
 from app.inference.pipeline import Pipeline
-from app.inference.thread_layout import Layout, LayoutChoice, possible_layouts
+from app.inference.thread_layout import LayoutChoice, ThreadLayout, possible_layouts
 from app.inference.torchscript_engine import TorchScriptEngine
 from app.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
 
-Build = Callable[[Layout], Engine]
+Build = Callable[[ThreadLayout], Engine]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ async def choose_engine(
     *,
     decode_pool: Executor | None,
     max_queue_items: int,
-    like: LayoutChoice | None = None,
+    keep_layout: LayoutChoice | None = None,
 ) -> EngineChoice:
     """Builds, proves and measures the engines that the settings allow.
 
@@ -86,18 +86,18 @@ async def choose_engine(
         settings: engine, precision, streams, threads and batching.
         decode_pool: of the pipeline; None where its streams decode.
         max_queue_items: of the pipeline.
-        like: the layout to take, rather than the one that measures best.
+        keep_layout: the layout to take, rather than the one that measures best.
 
     Raises:
         ArtifactError: the reference, or the only engine asked for, cannot be built or fails its golden check.
     """
-    contest = _Contest(artifact, devices, settings, decode_pool, max_queue_items, like)
+    selection = _EngineSelection(artifact, devices, settings, decode_pool, max_queue_items, keep_layout)
     try:
-        choice = await contest.decide()
+        choice = await selection.choose()
     except BaseException:
-        await contest.close()
+        await selection.close()
         raise
-    await contest.close(but=choice.pipeline)
+    await selection.close(except_for=choice.pipeline)
     return choice
 
 
@@ -108,7 +108,7 @@ class _Proven:
     golden_check: GoldenCheck | None
 
 
-class _Contest:
+class _EngineSelection:
     """Builds engines, lets them prove themselves and compares them; see `choose_engine`."""
 
     def __init__(
@@ -118,10 +118,10 @@ class _Contest:
         settings: ModelSettings,
         decode_pool: Executor | None,
         max_queue_items: int,
-        like: LayoutChoice | None,
+        keep_layout: LayoutChoice | None,
     ) -> None:
         self._artifact = artifact
-        self._like = like
+        self._keep_layout = keep_layout
         self._settings = settings
         self._decode_pool = decode_pool
         self._max_queue_items = max_queue_items
@@ -130,7 +130,7 @@ class _Contest:
         self._busy_batch = [grey_image(artifact)] * min(BUSY_BATCH_SIZE, settings.max_batch_size)
         self._pipelines: list[Pipeline] = []
 
-    async def decide(self) -> EngineChoice:
+    async def choose(self) -> EngineChoice:
         """Returns what serves; see `choose_engine`."""
         first = self._layouts[0]
         candidates: list[Candidate] = []
@@ -153,13 +153,13 @@ class _Contest:
         measured = tuple(replace(each, images_per_s=rates.get(each.engine)) for each in candidates)
         return EngineChoice(best.engine, best.pipeline, layout, best.golden_check, measured)
 
-    async def close(self, *, but: Pipeline | None = None) -> None:
+    async def close(self, *, except_for: Pipeline | None = None) -> None:
         """Ends every pipeline, but the one that serves."""
         for pipeline in self._pipelines:
-            if pipeline is not but:
+            if pipeline is not except_for:
                 await asyncio.to_thread(pipeline.close)
 
-    def _build(self, build: Build, layout: Layout) -> Engine:
+    def _build(self, build: Build, layout: ThreadLayout) -> Engine:
         engine = build(layout)
         warm_up(self._artifact, engine, self._settings.max_batch_size)
         return engine
@@ -188,11 +188,11 @@ class _Contest:
         """Returns what serves of an engine in its layouts; the first one if the second cannot be had."""
         several, one = self._layouts
         try:
-            if self._like and self._like.layout == several and not self._like.is_adaptive:
-                return first, self._like
+            if self._keep_layout and self._keep_layout.layout == several and not self._keep_layout.is_adaptive:
+                return first, self._keep_layout
             other = await asyncio.to_thread(self._build, build, one)
-            if self._like:
-                return await self._prove(composed(first.engine, other, self._like)), self._like
+            if self._keep_layout:
+                return await self._prove(composed(first.engine, other, self._keep_layout)), self._keep_layout
             engine, measured = await asyncio.to_thread(lay_out, first.engine, other, (several, one), self._busy_batch)
             return (first if engine is first.engine else await self._prove(engine)), measured
         except (UnavailableError, ArtifactError) as error:
@@ -206,7 +206,7 @@ def possible_engines(
     """Returns what the settings allow to be built, by name, the reference first."""
     device, precision = devices[0], settings.precision
 
-    def torchscript(layout: Layout) -> Engine:
+    def torchscript(layout: ThreadLayout) -> Engine:
         if device.type == "cuda" and artifact.is_split:
             return CudaEngine(
                 artifact,
@@ -217,7 +217,7 @@ def possible_engines(
             )
         return TorchScriptEngine(artifact, device, precision=precision, threads=layout.threads_per_stream)
 
-    def openvino(layout: Layout) -> Engine:
+    def openvino(layout: ThreadLayout) -> Engine:
         if device.type != "cpu":
             raise UnavailableError(f"--engine openvino computes on the CPU, not on {device}.")
         if artifact.onnx_twin is None:

@@ -13,7 +13,7 @@ import torch
 
 from app.inference.adaptive_engine import SerialEngine, composed
 from app.inference.engine import Engine
-from app.inference.thread_layout import Layout, LayoutChoice, MeasuredLayout
+from app.inference.thread_layout import LayoutChoice, MeasuredLayout, ThreadLayout
 
 ROUNDS: Final = 3
 ROUND_S: Final = 0.1
@@ -27,7 +27,7 @@ _Image = TypeVar("_Image")
 def lay_out(
     several: Engine,
     one: Engine,
-    layouts: tuple[Layout, Layout],
+    layouts: tuple[ThreadLayout, ThreadLayout],
     batch: Sequence[torch.Tensor],
 ) -> tuple[Engine, LayoutChoice]:
     """Measures two layouts of an engine, taking turns.

@@ -19,7 +19,7 @@ two cores idle for 8 % of the time (docs/performance.md). On one core they cost 
 
 
 @dataclass(frozen=True)
-class Layout:
+class ThreadLayout:
     """How many batches are computed at once, and by how many CPU threads each.
 
     Attributes:
@@ -44,7 +44,7 @@ class MeasuredLayout:
         lone_batch_ms: that a batch of one image takes when nothing else is computed.
     """
 
-    layout: Layout
+    layout: ThreadLayout
     images_per_s: float
     lone_batch_ms: float
 
@@ -59,7 +59,7 @@ class LayoutChoice:
         measured: all that was measured; empty where there was no choice.
     """
 
-    layout: Layout
+    layout: ThreadLayout
     lone_threads: int
     measured: tuple[MeasuredLayout, ...] = ()
 
@@ -69,7 +69,7 @@ class LayoutChoice:
         return self.lone_threads != self.layout.threads_per_stream
 
 
-def possible_layouts(settings: ModelSettings, device_type: str, *, device_count: int = 1) -> tuple[Layout, ...]:
+def possible_layouts(settings: ModelSettings, device_type: str, *, device_count: int = 1) -> tuple[ThreadLayout, ...]:
     """Returns the layouts that the settings leave open, the one in which engines are compared first.
 
     Args:
@@ -80,7 +80,7 @@ def possible_layouts(settings: ModelSettings, device_type: str, *, device_count:
     streams, threads, cores = settings.streams, settings.threads_per_stream, settings.core_count
     if device_type != "cpu":
         # While one stream computes, the other copies.
-        return (Layout(streams or 2 * device_count, threads or 1),)
+        return (ThreadLayout(streams or 2 * device_count, threads or 1),)
     if streams or threads:
-        return (Layout(streams or max(1, cores // threads), threads or max(1, cores // streams)),)
-    return (Layout(cores + SPARE_STREAMS, 1), Layout(1, cores)) if cores > 1 else (Layout(1, 1),)
+        return (ThreadLayout(streams or max(1, cores // threads), threads or max(1, cores // streams)),)
+    return (ThreadLayout(cores + SPARE_STREAMS, 1), ThreadLayout(1, cores)) if cores > 1 else (ThreadLayout(1, 1),)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from app.errors import PredictorError
 from app.models.served_model import ServedModel
-from app.store.stored_version import Release
+from app.store.stored_version import StoredVersion
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,12 +16,12 @@ class Rejection:
 
     Attributes:
         error: what went wrong.
-        release: what was tried; None if the store itself is the trouble.
+        stored_version: what was tried; None if the store itself is the trouble.
         is_final: whether it can only work when its files change.
     """
 
     error: PredictorError
-    release: Release | None = None
+    stored_version: StoredVersion | None = None
     is_final: bool = True
 
     @property
@@ -31,29 +31,29 @@ class Rejection:
 
     def is_like(self, other: Rejection | None) -> bool:
         """Whether another one tells nothing else."""
-        return other is not None and (self.reason, self.release) == (other.reason, other.release)
+        return other is not None and (self.reason, self.stored_version) == (other.reason, other.stored_version)
 
 
 @dataclass(eq=False)
-class Slot:
+class Deployment:
     """One model that was asked for.
 
     Attributes:
         reference: as it was asked for.
         model: once it serves.
-        release: the files that it was loaded from.
+        stored_version: the files that it was loaded from.
         rejection: why something else does not serve in its place, or nothing at all.
-        rejected: the releases that failed, by reference.
-        unfinished: a release that may still be on its way into the store.
+        rejected: the stored versions that failed, by reference.
+        unfinished: a stored version that may still be on its way into the store.
         last_used_at: when a request last asked for it, of `time.monotonic`.
     """
 
     reference: str
     model: ServedModel | None = None
-    release: Release | None = None
+    stored_version: StoredVersion | None = None
     rejection: Rejection | None = None
     rejected: dict[str, Rejection] = field(default_factory=dict)
-    unfinished: Release | None = None
+    unfinished: StoredVersion | None = None
     last_used_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -17,9 +17,9 @@ from app.inference.thread_layout import LayoutChoice
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
 from app.store.model_store import ModelStore
-from app.system.kernel import step_back
+from app.system.kernel import lower_thread_priority
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.models")
 
 
 class Loader:
@@ -53,7 +53,9 @@ class Loader:
         choice = None
         if previous and _offers_the_same(artifact, previous.artifact):
             try:
-                choice = await self._choose(artifact, _settings_like(previous, self._settings), like=previous.layout)
+                choice = await self._choose(
+                    artifact, _settings_like(previous, self._settings), keep_layout=previous.layout
+                )
             except ArtifactError as error:
                 if self._settings.engine != "auto":
                     raise
@@ -69,19 +71,19 @@ class Loader:
             self._decode_pool.shutdown()
 
     async def _choose(
-        self, artifact: Artifact, settings: ModelSettings, *, like: LayoutChoice | None = None
+        self, artifact: Artifact, settings: ModelSettings, *, keep_layout: LayoutChoice | None = None
     ) -> EngineChoice:
         devices = resolve_devices(settings.device)
         decode_threads = settings.decode_threads or (0 if devices[0].type == "cpu" else settings.core_count)
         if decode_threads and self._decode_pool is None:
-            self._decode_pool = ThreadPoolExecutor(decode_threads, "decode", step_back)
+            self._decode_pool = ThreadPoolExecutor(decode_threads, "decode", lower_thread_priority)
         return await choose_engine(
             artifact,
             devices,
             settings,
             decode_pool=self._decode_pool,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
-            like=like,
+            keep_layout=keep_layout,
         )
 
 

@@ -1,6 +1,6 @@
 """The models that serve: each was loaded and proven on its own; one that fails is never ready, and replaces none.
 
-slot -> what should serve (`releases`) -> load beside what serves (`loading`) -> switch in one step -> retire the old
+deployment -> which stored version should serve -> load it beside what serves -> switch in one step -> retire the old
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 from prometheus_client import Gauge
 
 from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
-from app.models.deployment import Rejection, Slot
+from app.models.deployment import Deployment, Rejection
 from app.models.loader import Loader
-from app.models.memory_budget import slots_to_unload
-from app.models.requested_changes import Control, Wishes
+from app.models.memory_budget import deployments_to_unload
+from app.models.requested_changes import RequestedChanges, SharedChanges
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
 from app.store.model_store import ModelStore
 from app.store.signatures import TrustedKeys
-from app.store.stored_version import Release, find_release, follows_store
+from app.store.stored_version import StoredVersion, follows_store, version_to_serve
 from app.system.kernel import return_freed_memory
 from app.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.models")
 
 
 class Registry:
@@ -54,9 +54,11 @@ class Registry:
         memory_budget_mb: int = 0,
         runtime_folder: Path | None = None,
     ) -> None:
-        self.control = Control(runtime_folder)
+        self.shared_changes = SharedChanges(runtime_folder)
         self.configured = settings.model_references
-        self.slots = [Slot(reference) for reference in self.control.read().references(self.configured)]
+        self.deployments = [
+            Deployment(reference) for reference in self.shared_changes.read().references(self.configured)
+        ]
         self.store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
         self._metrics = metrics
         self._memory_budget_bytes = 1_000_000 * memory_budget_mb
@@ -67,12 +69,12 @@ class Registry:
     @property
     def served(self) -> list[ServedModel]:
         """The models that are ready, the default one first if it is."""
-        return [slot.model for slot in self.slots if slot.model]
+        return [deployment.model for deployment in self.deployments if deployment.model]
 
     @property
     def is_loaded(self) -> bool:
         """Whether every load has come to an end, good or bad."""
-        return all(slot.model or slot.failure for slot in self.slots)
+        return all(deployment.model or deployment.failure for deployment in self.deployments)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Returns the default model, or the one of that name and version; hold its `usage` before anything else.
@@ -81,86 +83,94 @@ class Registry:
             NotReadyError: it is being loaded, or could not be.
             UnknownModelError: it is not one of those that were asked for.
         """
-        slot = self.slots[0] if name is None else self.slot(name, version)
-        if slot.model is None:
-            raise NotReadyError(slot.reason, retry_after_s=5)
-        slot.last_used_at = time.monotonic()
-        return slot.model
+        deployment = self.deployments[0] if name is None else self.deployment(name, version)
+        if deployment.model is None:
+            raise NotReadyError(deployment.reason, retry_after_s=5)
+        deployment.last_used_at = time.monotonic()
+        return deployment.model
 
-    def slot(self, name: str, version: str | None = None) -> Slot:
-        """Returns the slot of a model, whether it serves or not; one that serves is preferred.
+    def deployment(self, name: str, version: str | None = None) -> Deployment:
+        """Returns the deployment of a model, whether it serves or not; one that serves is preferred.
 
         Raises:
             UnknownModelError: it is not one of those that were asked for.
             NotReadyError: it may be one that is still being loaded.
         """
-        named = [slot for slot in self.slots if slot.name == name]
-        # Before it is loaded, a slot's version is not known.
-        matching = [slot for slot in named if not (version and slot.model) or slot.model.artifact.version == version]
+        named = [deployment for deployment in self.deployments if deployment.name == name]
+        # Before it is loaded, a deployment's version is not known.
+        matching = [
+            deployment
+            for deployment in named
+            if not (version and deployment.model) or deployment.model.artifact.version == version
+        ]
         if not matching and not self.is_loaded:  # a file tells its name when it is loaded
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
         if not matching:
             asked = name if version is None else f"{name}/{version}"
             served = ", ".join(f"{model.artifact.name}/{model.artifact.version}" for model in self.served) or "none"
             raise UnknownModelError(f"No model {asked!r} is served here. Served: {served}.")
-        return next((slot for slot in matching if slot.model), matching[0])
+        return next((deployment for deployment in matching if deployment.model), matching[0])
 
     async def load_all(self) -> None:
-        """Loads every model, one after the other; failures end up in the slots, and in the log."""
+        """Loads every model, one after the other; failures end up in the deployments, and in the log."""
         torch.set_num_threads(1)  # of the threads that are no streams, such as those that decode
-        for slot in list(self.slots):
-            await self.refresh(slot)
+        for deployment in list(self.deployments):
+            await self.refresh(deployment)
 
-    async def refresh(self, slot: Slot, *, watching: bool = False) -> None:
-        """Looks at the store, and replaces what serves by what should; what fails is told by `slot.rejection`.
+    async def refresh(self, deployment: Deployment, *, watching: bool = False) -> None:
+        """Looks at the store, and replaces what serves by what should; what fails is told by `deployment.rejection`.
 
         Args:
-            slot: whose model to look for.
+            deployment: whose model to look for.
             watching: nobody asked for it. Then a version whose files are not all there gets another moment, and what
                 cannot change while it serves is left alone.
         """
-        if watching and slot.model and not follows_store(slot.reference):
+        if watching and deployment.model and not follows_store(deployment.reference):
             return
         async with self._loading:
-            passed_over = {ref: each.release.fingerprint for ref, each in slot.rejected.items()
-                           if each.release and each.is_final}  # fmt: skip
+            passed_over = {ref: each.stored_version.fingerprint for ref, each in deployment.rejected.items()
+                           if each.stored_version and each.is_final}  # fmt: skip
             while True:
                 try:
                     found, rejected = await asyncio.to_thread(
-                        find_release, slot.reference, self.store, served=slot.release, rejected=passed_over
+                        version_to_serve,
+                        deployment.reference,
+                        self.store,
+                        served=deployment.stored_version,
+                        rejected=passed_over,
                     )
                 except (PredictorError, OSError) as error:
                     rejection = Rejection(error if isinstance(error, PredictorError) else ArtifactError(str(error)))
-                    if not rejection.is_like(slot.rejection):
-                        self._report(slot.reference, rejection, slot)
-                    slot.rejection = rejection
+                    if not rejection.is_like(deployment.rejection):
+                        self._report(deployment.reference, rejection, deployment)
+                    deployment.rejection = rejection
                     return
                 if found is None:
-                    slot.rejection = slot.rejected.get(rejected) if rejected else None
+                    deployment.rejection = deployment.rejected.get(rejected) if rejected else None
                     return
-                if watching and slot.unfinished != found and not await asyncio.to_thread(found.is_complete):
-                    slot.unfinished = found
+                if watching and deployment.unfinished != found and not await asyncio.to_thread(found.is_complete):
+                    deployment.unfinished = found
                     return
                 passed_over[found.reference] = found.fingerprint
-                await self._try(slot, found)
+                await self._try(deployment, found)
 
-    async def add(self, reference: str) -> Slot:
+    async def add(self, reference: str) -> Deployment:
         """Loads one more model.
 
         Returns:
-            its slot, which serves or tells why not; it is among `slots` only if it serves.
+            its deployment, which serves or tells why not; it is among `deployments` only if it serves.
         """
-        slot = Slot(reference)
-        await self.refresh(slot)
-        if slot.model:
-            self.slots.append(slot)
-        return slot
+        deployment = Deployment(reference)
+        await self.refresh(deployment)
+        if deployment.model:
+            self.deployments.append(deployment)
+        return deployment
 
-    async def remove(self, slots: Iterable[Slot]) -> None:
+    async def remove(self, deployments: Iterable[Deployment]) -> None:
         """Stops serving models; their memory is free when the requests inside have ended."""
         async with self._loading:  # one that is being replaced would come back
-            for slot in slots:
-                self._remove(slot)
+            for deployment in deployments:
+                self._remove(deployment)
 
     def close(self) -> None:
         """Lets what waits finish, then ends all threads. Blocks."""
@@ -171,51 +181,57 @@ class Registry:
             model.pipeline.close()
         self._loader.close()
 
-    async def _try(self, slot: Slot, release: Release) -> None:
+    async def _try(self, deployment: Deployment, stored_version: StoredVersion) -> None:
         started_at = time.monotonic()
         try:
-            await self._make_room(slot, release)
-            model = await self._load(release.reference, slot.model)
+            await self._make_room(deployment, stored_version)
+            model = await self._load(stored_version.reference, deployment.model)
         except PredictorError as error:
-            rejection = Rejection(error, release, is_final=not _may_pass(error))
+            rejection = Rejection(error, stored_version, is_final=not _may_pass(error))
         except Exception as error:
-            logger.exception("Model %s cannot be loaded.", release.reference)
-            rejection = Rejection(ArtifactError(f"Loading failed: {error}"), release)
+            logger.exception("Model %s cannot be loaded.", stored_version.reference)
+            rejection = Rejection(ArtifactError(f"Loading failed: {error}"), stored_version)
         else:
-            slot.rejected.pop(release.reference, None)
-            self._switch(slot, release, model, time.monotonic() - started_at)
+            deployment.rejected.pop(stored_version.reference, None)
+            self._switch(deployment, stored_version, model, time.monotonic() - started_at)
             return
-        if not rejection.is_like(slot.rejected.get(release.reference)):  # what fails again and again is told once
-            self._report(release.reference, rejection, slot)
-        slot.rejected[release.reference] = rejection
+        if not rejection.is_like(
+            deployment.rejected.get(stored_version.reference)
+        ):  # what fails again and again is told once
+            self._report(stored_version.reference, rejection, deployment)
+        deployment.rejected[stored_version.reference] = rejection
 
     async def _load(self, reference: str, previous: ServedModel | None) -> ServedModel:
         model = await self._loader.load(reference, previous=previous)
         await asyncio.to_thread(return_freed_memory)  # what loading itself needed
         return model
 
-    def _report(self, reference: str, rejection: Rejection, slot: Slot) -> None:
+    def _report(self, reference: str, rejection: Rejection, deployment: Deployment) -> None:
         meanwhile = (
-            f"Version {slot.model.artifact.version} serves on" if slot.model else "Nothing serves in its place yet"
+            f"Version {deployment.model.artifact.version} serves on"
+            if deployment.model
+            else "Nothing serves in its place yet"
         )
         logger.error("Model %s cannot be served: %s %s.", reference, rejection.reason, meanwhile)
         self._metrics.model_loads.labels("failed").inc()
 
-    def _switch(self, slot: Slot, release: Release, model: ServedModel, seconds: float) -> None:
-        old = slot.model
-        slot.model, slot.release = model, release
+    def _switch(
+        self, deployment: Deployment, stored_version: StoredVersion, model: ServedModel, seconds: float
+    ) -> None:
+        old = deployment.model
+        deployment.model, deployment.stored_version = model, stored_version
         if old:
             self._retire(old)
         self._announce(model, seconds)
         self._metrics.model_loads.labels("ready").inc()
 
-    def _remove(self, slot: Slot) -> None:
-        if slot in self.slots:
-            self.slots.remove(slot)
-        if slot.model:
-            self._retire(slot.model)
-            logger.info("Model %s is not served any more.", slot.reference)
-        slot.model = slot.release = None
+    def _remove(self, deployment: Deployment) -> None:
+        if deployment in self.deployments:
+            self.deployments.remove(deployment)
+        if deployment.model:
+            self._retire(deployment.model)
+            logger.info("Model %s is not served any more.", deployment.reference)
+        deployment.model = deployment.stored_version = None
 
     def _retire(self, model: ServedModel) -> None:
         self._info(model).set(0)
@@ -228,7 +244,7 @@ class Registry:
         if not retired.cancelled():
             retired.get_loop().run_in_executor(None, return_freed_memory)
 
-    async def _make_room(self, slot: Slot, release: Release) -> None:
+    async def _make_room(self, deployment: Deployment, stored_version: StoredVersion) -> None:
         """Sees to it that the budget has room for one more model.
 
         Raises:
@@ -237,11 +253,13 @@ class Registry:
         if not self._memory_budget_bytes:
             return
 
-        loaded = self.control.read().loaded
-        dispensable = [each for each in self.slots if each.reference in loaded and each is not slot]
-        for each in slots_to_unload(release, self.slots, dispensable, budget_bytes=self._memory_budget_bytes):
-            logger.warning("Model %s is unloaded to make room for %s.", each.reference, release.reference)
-            self.control.change(partial(Wishes.without, name=each.reference))
+        loaded = self.shared_changes.read().loaded
+        dispensable = [each for each in self.deployments if each.reference in loaded and each is not deployment]
+        for each in deployments_to_unload(
+            stored_version, self.deployments, dispensable, budget_bytes=self._memory_budget_bytes
+        ):
+            logger.warning("Model %s is unloaded to make room for %s.", each.reference, stored_version.reference)
+            self.shared_changes.apply(partial(RequestedChanges.without, name=each.reference))
             self._remove(each)
         if self._retiring:
             await asyncio.wait(list(self._retiring))

@@ -1,6 +1,6 @@
 """What was asked for at run time: loaded, unloaded, looked at. Shared by the workers of a service through one file.
 
-admin route in one worker -> <runtime folder>/control.json, replaced atomically -> polled by every other worker
+admin route in one worker -> <runtime folder>/changes.json, replaced atomically -> polled by every other worker
 
 A worker that starts later reads it too. Versions and pins are not in it: of those the store tells.
 """
@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.store.publishing import locked
 
-CONTROL_FILE = "control.json"
+CHANGES_FILE = "changes.json"
 
 
-class Wishes(BaseModel):
+class RequestedChanges(BaseModel):
     """What was asked for since the service started.
 
     Attributes:
@@ -38,16 +38,16 @@ class Wishes(BaseModel):
         unloaded = {reference for references in self.unloaded.values() for reference in references}
         return [reference for reference in configured if reference not in unloaded] + list(self.loaded)
 
-    def with_loaded(self, name: str) -> Wishes:
-        """Returns the wishes after a model was loaded: as the settings have it if it is theirs, else by its name."""
+    def with_loaded(self, name: str) -> RequestedChanges:
+        """Returns the changes after a model was loaded: as the settings have it if it is theirs, else by its name."""
         unloaded = {other: references for other, references in self.unloaded.items() if other != name}
         is_known = name in self.unloaded or name in self.loaded
         return self.model_copy(
             update={"unloaded": unloaded, "loaded": self.loaded if is_known else (*self.loaded, name)}
         )
 
-    def without(self, name: str, configured: tuple[str, ...] = ()) -> Wishes:
-        """Returns the wishes after a model was unloaded.
+    def without(self, name: str, configured: tuple[str, ...] = ()) -> RequestedChanges:
+        """Returns the changes after a model was unloaded.
 
         Args:
             name: the model's.
@@ -57,48 +57,48 @@ class Wishes(BaseModel):
         loaded = tuple(other for other in self.loaded if other != name)
         return self.model_copy(update={"unloaded": unloaded, "loaded": loaded})
 
-    def with_look(self, name: str) -> Wishes:
-        """Returns the wishes after a look at a model was asked for."""
+    def with_look(self, name: str) -> RequestedChanges:
+        """Returns the changes after a look at a model was asked for."""
         return self.model_copy(update={"looks": {**self.looks, name: self.looks.get(name, 0) + 1}})
 
 
-class Control:
-    """Reads and changes the wishes.
+class SharedChanges:
+    """Reads what was asked for, and adds to it.
 
     Args:
-        runtime_folder: that the workers of a service share; without one, the wishes are this process's own.
+        runtime_folder: that the workers of a service share; without one, the changes are this process's own.
     """
 
     def __init__(self, runtime_folder: Path | None) -> None:
-        self._path = runtime_folder / CONTROL_FILE if runtime_folder else None
-        self._wishes = Wishes()
+        self._path = runtime_folder / CHANGES_FILE if runtime_folder else None
+        self._changes = RequestedChanges()
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes may change the wishes."""
+        """Whether other processes may add to it."""
         return self._path is not None
 
-    def read(self) -> Wishes:
-        """Returns the wishes as they are now."""
+    def read(self) -> RequestedChanges:
+        """Returns what has been asked for until now."""
         if self._path is None:
-            return self._wishes
+            return self._changes
         try:
-            return Wishes.model_validate_json(self._path.read_bytes())
+            return RequestedChanges.model_validate_json(self._path.read_bytes())
         except FileNotFoundError:
-            return Wishes()
+            return RequestedChanges()
 
-    def change(self, change: Callable[[Wishes], Wishes]) -> Wishes:
-        """Changes the wishes; no other worker can do so at the same time.
+    def apply(self, change: Callable[[RequestedChanges], RequestedChanges]) -> RequestedChanges:
+        """Applies one more change; no other worker can do so at the same time.
 
         Returns:
-            the wishes afterwards.
+            the changes afterwards.
         """
         if self._path is None:
-            self._wishes = change(self._wishes)
-            return self._wishes
+            self._changes = change(self._changes)
+            return self._changes
         with locked(self._path.parent):
-            wishes = change(self.read())
-            temporary = self._path.with_name(f".{CONTROL_FILE}")
-            temporary.write_text(wishes.model_dump_json(), encoding="utf-8")
+            changes = change(self.read())
+            temporary = self._path.with_name(f".{CHANGES_FILE}")
+            temporary.write_text(changes.model_dump_json(), encoding="utf-8")
             os.replace(temporary, self._path)
-        return wishes
+        return changes

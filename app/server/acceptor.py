@@ -17,9 +17,9 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
-from app.system.worker_board import Runtime
+from app.system.worker_board import WorkerPlace
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.server")
 
 # How long a worker waits for a sibling, for each connection that it has more than that one; never so long that clients
 # would notice, should the sibling not come.
@@ -37,7 +37,7 @@ class Acceptor:
         welcome: what to do with a new connection.
         connections: returns how many there are.
         wanted: returns whether this worker should take any at this moment.
-        runtime: whose siblings take connections too.
+        place: whose siblings take connections too.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class Acceptor:
         welcome: Callable[[socket.socket], None],
         connections: Callable[[], int],
         wanted: Callable[[], bool],
-        runtime: Runtime | None,
+        place: WorkerPlace | None,
     ) -> None:
         self.is_open = False
         self._listening = listening
         self._welcome = welcome
         self._connections = connections
         self._wanted = wanted
-        self._runtime = runtime
+        self._place = place
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         listening.setblocking(False)
@@ -106,7 +106,7 @@ class Acceptor:
 
     def _others(self) -> list[int]:
         """Returns how many connections each sibling has that takes some."""
-        return [row.connections for row in self._runtime.siblings if row.accepts] if self._runtime else []
+        return [status.connections for status in self._place.siblings if status.accepts] if self._place else []
 
     def _take_one(self) -> bool:
         try:
@@ -120,8 +120,8 @@ class Acceptor:
             return False
         connection.setblocking(False)
         self._welcome(connection)
-        if self._runtime:
-            self._runtime.row.count_connections(self._connections())
+        if self._place:
+            self._place.status.count_connections(self._connections())
         return True
 
     def _rest(self, seconds: float, *, then_take: bool) -> None:

@@ -15,7 +15,7 @@ from app.telemetry.metrics import Metrics
 if sys.platform != "win32":
     pass
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.server")
 
 _MAX_REFUSALS: Final = 256  # connections that are told so, at once; beyond, they are only closed
 _WARNING_INTERVAL_S: Final = 10.0

@@ -1,6 +1,6 @@
 """The parent of the worker processes: binds, forks, replaces, passes signals on, and leaves nothing behind.
 
-bind -> runtime folder -> fork workers -> one dies: another takes its place -> SIGTERM: all drain -> folder removed
+bind -> runtime folder -> fork workers -> one dies: another takes its seat -> SIGTERM: all drain -> folder removed
 
 It loads no model and starts no thread, CUDA or OpenVINO, so that a fork of it is a clean process that has the libraries
 in memory already.
@@ -29,15 +29,15 @@ from typing import Final
 from app.main import create_app
 from app.server.tls import tls_options
 from app.server.uvicorn_server import check_start, listen, serve_process
-from app.server.worker import _CANNOT_START, _STOP_SIGNALS, _RuntimeSeed, _work
+from app.server.worker import CANNOT_START, STOP_SIGNALS, run_worker
 from app.settings import Settings
-from app.system.worker_board import METRICS_FOLDER, Board
+from app.system.worker_board import METRICS_FOLDER, WorkerBoard, WorkerPlace
 from app.telemetry.metrics import forget_worker
 
 if sys.platform != "win32":
     import fcntl
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.workers")
 
 _POLL_S: Final = 0.1
 # A worker that dies before it was ready is started again after 1, 2, 4 ... seconds.
@@ -69,8 +69,8 @@ def serve(settings: Settings) -> int:
 
 
 @dataclass
-class _Place:
-    """A worker's place, and who takes it.
+class _WorkerSeat:
+    """A worker's seat, and who takes it.
 
     Attributes:
         index: from 0.
@@ -107,8 +107,8 @@ class Supervisor:
         # Those that were asked for, or as many as the first worker finds worth it, up to one a core.
         self._max_workers = settings.worker_count or settings.core_count
         (folder / METRICS_FOLDER).mkdir()
-        self._board = Board.create(folder / Board.FILE_NAME, max_workers=self._max_workers)
-        self._places = [_Place(index) for index in range(self._workers)]
+        self._board = WorkerBoard.create(folder / WorkerBoard.FILE_NAME, max_workers=self._max_workers)
+        self._seats = [_WorkerSeat(index) for index in range(self._workers)]
         self._context: ForkContext | SpawnContext = multiprocessing.get_context(  # type: ignore[assignment]
             start_method or ("fork" if sys.platform == "linux" else "spawn")
         )
@@ -127,19 +127,19 @@ class Supervisor:
                 while not self._signals:
                     self._start_missing()
                     ending = wait([*self._sentinels(), woken], _POLL_S)
-                    for place in self._places:
-                        if place.process and place.process.sentinel in ending:
-                            place.process.join()  # a sentinel tells a moment earlier
-                        if self._has_ended(place) and self._cannot_start(place):
-                            return _CANNOT_START
+                    for seat in self._seats:
+                        if seat.process and seat.process.sentinel in ending:
+                            seat.process.join()  # a sentinel tells a moment earlier
+                        if self._has_ended(seat) and self._cannot_start(seat):
+                            return CANNOT_START
                     self._replace_stuck()
                     self._grow()
                 return self._drain(woken)
             finally:
-                for place in self._places:
-                    if place.process:
-                        place.process.kill()
-                        place.process.join()
+                for seat in self._seats:
+                    if seat.process:
+                        seat.process.kill()
+                        seat.process.join()
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[socket.socket]:
@@ -152,7 +152,7 @@ class Supervisor:
             self._signals += 1
 
         # One that is ignored stays so: `nohup` means it.
-        numbers = [number for number in _STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, count) for number in numbers}
         previous_fd = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
         try:
@@ -165,62 +165,64 @@ class Supervisor:
             waking.close()
 
     def _sentinels(self) -> list[int]:
-        return [place.process.sentinel for place in self._places if place.process]
+        return [seat.process.sentinel for seat in self._seats if seat.process]
 
     def _start_missing(self) -> None:
-        for place in self._places:
-            if place.process is None and time.monotonic() >= place.start_at:
-                self._start(place)
+        for seat in self._seats:
+            if seat.process is None and time.monotonic() >= seat.start_at:
+                self._start(seat)
 
-    def _start(self, place: _Place) -> None:
-        self._board.row(place.index).clear()
+    def _start(self, seat: _WorkerSeat) -> None:
+        self._board.status_of(seat.index).clear()
         settles = self._settings.worker_count is None and self._board.wanted_workers == 0
-        runtime = _RuntimeSeed(
-            self._folder, self._workers, place.index, max_workers=self._max_workers if settles else self._workers
+        place = WorkerPlace(
+            self._folder, self._workers, seat.index, max_workers=self._max_workers if settles else self._workers
         )
-        place.was_ready = place.is_killed = False
-        place.process = self._context.Process(
-            target=_work, args=(self._settings, self._listening, runtime, os.getpid()), name=f"worker-{place.index}"
+        seat.was_ready = seat.is_killed = False
+        seat.process = self._context.Process(
+            target=run_worker, args=(self._settings, self._listening, place, os.getpid()), name=f"worker-{seat.index}"
         )
         # Until the worker has handlers of its own, a signal would be counted by its copy of ours, and be lost.
         with _signals_blocked():
-            place.process.start()
+            seat.process.start()
 
-    def _has_ended(self, place: _Place) -> bool:
-        """Returns whether the worker has ended; its place is free then."""
-        place.was_ready = place.was_ready or self._board.row(place.index).ready
-        if place.process is None or place.process.is_alive():
+    def _has_ended(self, seat: _WorkerSeat) -> bool:
+        """Returns whether the worker has ended; its seat is free then."""
+        seat.was_ready = seat.was_ready or self._board.status_of(seat.index).ready
+        if seat.process is None or seat.process.is_alive():
             return False
-        process, row = place.process, self._board.row(place.index)
-        place.process = None
-        forget_worker(self._folder / METRICS_FOLDER, place.index)
-        if row.retiring and process.exitcode == 0:
-            logger.info("Worker %d (process %d) has ended.", place.index, process.pid)
+        process, status = seat.process, self._board.status_of(seat.index)
+        seat.process = None
+        forget_worker(self._folder / METRICS_FOLDER, seat.index)
+        if status.retiring and process.exitcode == 0:
+            logger.info("Worker %d (process %d) has ended.", seat.index, process.pid)
         else:
-            place.failed_starts = 0 if place.was_ready else place.failed_starts + 1
-            delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2 ** (place.failed_starts - 1)) if place.failed_starts else 0.0
-            place.start_at = time.monotonic() + delay_s
+            seat.failed_starts = 0 if seat.was_ready else seat.failed_starts + 1
+            delay_s = min(_MAX_DELAY_S, _FIRST_DELAY_S * 2 ** (seat.failed_starts - 1)) if seat.failed_starts else 0.0
+            seat.start_at = time.monotonic() + delay_s
             self._board.restarts += 1
             logger.error(
-                "Worker %d (process %d) died: %s. Another takes its place%s.", place.index, process.pid,
+                "Worker %d (process %d) died: %s. Another takes its seat%s.", seat.index, process.pid,
                 _describe_exit(process.exitcode), f" in {delay_s:.0f} s" if delay_s else "",
             )  # fmt: skip
-        row.clear()
+        status.clear()
         self._last_exit_code = process.exitcode
         return True
 
-    def _cannot_start(self, place: _Place) -> bool:
-        return self._last_exit_code == _CANNOT_START and not place.was_ready
+    def _cannot_start(self, seat: _WorkerSeat) -> bool:
+        return self._last_exit_code == CANNOT_START and not seat.was_ready
 
     def _replace_stuck(self) -> None:
-        for place in self._places:
-            row = self._board.row(place.index)
-            hung = place.was_ready and not row.retiring and row.silent_s > self._hung_after_s
-            if place.process and not place.is_killed and (hung or row.wants_restart):
-                reason = f"its event loop has not moved for {row.silent_s:.0f} s" if hung else "its inference is stuck"
-                logger.error("Worker %d (process %d) is ended: %s.", place.index, place.process.pid, reason)
-                place.is_killed = True
-                place.process.kill()
+        for seat in self._seats:
+            status = self._board.status_of(seat.index)
+            hung = seat.was_ready and not status.retiring and status.silent_s > self._hung_after_s
+            if seat.process and not seat.is_killed and (hung or status.wants_restart):
+                reason = (
+                    f"its event loop has not moved for {status.silent_s:.0f} s" if hung else "its inference is stuck"
+                )
+                logger.error("Worker %d (process %d) is ended: %s.", seat.index, seat.process.pid, reason)
+                seat.is_killed = True
+                seat.process.kill()
 
     def _grow(self) -> None:
         """Goes to as many workers as the first one found to be worth it; it makes way for one with its share only."""
@@ -228,21 +230,21 @@ class Supervisor:
         if wanted <= self._workers:
             return
         self._workers = wanted
-        if first := self._places[0].process:
+        if first := self._seats[0].process:
             first.terminate()
-        self._places += [_Place(index) for index in range(len(self._places), wanted)]
+        self._seats += [_WorkerSeat(index) for index in range(len(self._seats), wanted)]
 
     def _drain(self, woken: socket.socket) -> int:
         """Lets every worker finish what it has; returns the exit status."""
         logger.info("Shutting down.")
         self._board.draining = True
         self._listening.close()  # the workers have it still, and take what waits in it
-        for place in self._places:
-            if place.process:
-                place.process.terminate()
+        for seat in self._seats:
+            if seat.process:
+                seat.process.terminate()
         settings = self._settings
         deadline = time.monotonic() + settings.drain_delay_s + settings.drain_timeout_s + _MARGIN_S
-        while running := [place.process for place in self._places if place.process and place.process.is_alive()]:
+        while running := [seat.process for seat in self._seats if seat.process and seat.process.is_alive()]:
             if self._signals > 1:
                 return 0
             if time.monotonic() > deadline:
@@ -260,7 +262,7 @@ def _signals_blocked() -> Iterator[None]:
     if sys.platform == "win32":
         yield
         return
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from app.store.signatures import TrustedKeys
 from app.system.kernel import usable_connections
 from app.telemetry import tracing
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.server")
 
 _BACKLOG: Final = 2048
 # When the service ends, how long clients that are between two requests may still send one, to be told that it is the
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._connections = connections
         self._service = service
-        self._runtime = service.runtime
+        self._place = service.place
         self._listening = listening
         self._loop: asyncio.AbstractEventLoop | None = None
         self._acceptor: Acceptor | None = None
@@ -125,7 +125,7 @@ class _Server(uvicorn.Server):
             welcome=self._welcome,
             connections=self._count_connections,
             wanted=self._should_accept,
-            runtime=self._runtime,
+            place=self._place,
         )
         self._take_stock()
 
@@ -135,7 +135,7 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._acceptor:
-            retiring = self._runtime is not None and not self._runtime.board.draining
+            retiring = self._place is not None and not self._place.board.draining
             self._acceptor.close(take_the_rest=not retiring)
             if not self.force_exit:
                 await self._hear_last_requests()
@@ -144,15 +144,15 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         # uvicorn's own would raise the signal again at the end, and the exit status would not be 0.
-        if self._runtime and sig == signal.SIGINT:  # Ctrl-C goes to the whole group; the supervisor passes it on
+        if self._place and sig == signal.SIGINT:  # Ctrl-C goes to the whole group; the supervisor passes it on
             return
         if self._service.phase is not Phase.SERVING or self._loop is None:
             self.should_exit = self.force_exit = True
             return
         self._service.phase = Phase.DRAINING
         delay_s = self._service.settings.drain_delay_s
-        if self._runtime and not self._runtime.board.draining:  # it alone is to go: its siblings take what comes
-            self._runtime.row.retire()
+        if self._place and not self._place.board.draining:  # it alone is to go: its siblings take what comes
+            self._place.status.retire()
             delay_s = 0.0
         self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._close)
 
@@ -190,26 +190,26 @@ class _Server(uvicorn.Server):
             self._acceptor.open()
         else:
             self._acceptor.shut()
-        if self._runtime is None:
+        if self._place is None:
             return
         if os.getppid() != self._parent:
             os._exit(1)  # the supervisor is gone, and nobody would ever end this process
-        row = self._runtime.row
-        row.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
+        status = self._place.status
+        status.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
         self._connections.share(self._acceptor.surplus())
         if self._service.watchdog.verdict.restart_because:
-            row.ask_for_restart()
+            status.ask_for_restart()
 
     def _should_accept(self) -> bool:
         """Returns whether to take connections: of several workers, one that is not ready leaves them to those that are.
 
         If there is none, it takes them, so that clients and probes learn why.
         """
-        if self._runtime is None:
+        if self._place is None:
             return True
-        if self._service.phase is not Phase.SERVING and not self._runtime.board.draining:  # it alone is to go
+        if self._service.phase is not Phase.SERVING and not self._place.board.draining:  # it alone is to go
             return False
-        return self._is_ready() or not any(row.serves for row in self._runtime.siblings)
+        return self._is_ready() or not any(status.serves for status in self._place.siblings)
 
     def _is_ready(self) -> bool:
         try:

@@ -8,59 +8,51 @@ import os
 import signal
 import socket
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from app.errors import PredictorError
 from app.main import create_app
 from app.server.uvicorn_server import serve_process
 from app.settings import Settings
-from app.system.worker_board import Board, Runtime
+from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 from app.telemetry.metrics import share_files
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.workers")
 
-_CANNOT_START: Final = 2  # exit status, of a worker and then of the service: starting again would not help
-_STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.platform != "win32" else set())
+CANNOT_START: Final = 2  # exit status, of a worker and then of the service: starting again would not help
+STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.platform != "win32" else set())
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-@dataclass(frozen=True)
-class _RuntimeSeed:
-    """What a worker makes its `Runtime` of: the board itself is mapped anew in each process."""
+def run_worker(settings: Settings, listening: socket.socket, place: WorkerPlace, parent: int) -> None:
+    """Runs a worker process, from start to end.
 
-    folder: Path
-    workers: int
-    index: int
-    max_workers: int
+    Args:
+        settings: the service's settings; the worker takes its share of the limits.
+        listening: the socket that all workers take connections from.
+        place: the worker's place among its siblings.
+        parent: the process id of the supervisor.
 
-    def grow(self) -> Runtime:
-        """Returns the runtime."""
-        board = Board(self.folder / Board.FILE_NAME)
-        return Runtime(self.folder, self.workers, self.index, board, self.max_workers)
-
-
-def _work(settings: Settings, listening: socket.socket, seed: _RuntimeSeed, parent: int) -> None:
-    """A worker process, from start to end."""
+    Raises:
+        SystemExit: with `CANNOT_START` when starting again would not help.
+    """
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is lost before the server takes it over
-    for number in _STOP_SIGNALS - {signal.SIGTERM}:  # a terminal sends these to the whole group: the supervisor acts
+    for number in STOP_SIGNALS - {signal.SIGTERM}:  # a terminal sends these to the whole group: the supervisor acts
         signal.signal(number, signal.SIG_IGN)
     if sys.platform != "win32":
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     _die_with(parent)
     if not logging.getLogger().handlers:  # a spawned process has none yet
         configure_logging(settings.log_level, settings.log_format)
-    runtime = seed.grow()
-    share_files(runtime)
-    settings = share_limits(settings, runtime.workers)
+    share_files(place)
+    settings = share_limits(settings, place.workers)
     try:
-        app = create_app(settings, runtime)
+        app = create_app(settings, place)
     except PredictorError as error:
         logger.error("%s", error)
-        sys.exit(_CANNOT_START)
+        sys.exit(CANNOT_START)
     serve_process(app, settings, listening)
 
 

@@ -18,12 +18,12 @@ from app.errors import PredictorError
 from app.serving.service import Service
 from app.telemetry.process_metrics import GpuMetrics, ProcessMetrics
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.serving")
 
 _INTERVAL_S: Final = 1.0
 
 
-class Sampler:
+class GaugeSampler:
     """Sets the gauges of a service.
 
     Args:

@@ -14,22 +14,22 @@ from typing import Final
 
 from fastapi import FastAPI
 
-from app.serving.gauges import Sampler
+from app.serving.gauges import GaugeSampler
 from app.serving.service import Phase, Service
 from app.serving.worker_count import worthwhile_workers
-from app.system.kernel import step_back
+from app.system.kernel import lower_thread_priority
 
 # New objects after which the collector looks for cycles among them.
 _COLLECT_AFTER: Final = 10_000
 
 
-def create_lifespan(service: Service, sampler: Sampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+def create_lifespan(service: Service, sampler: GaugeSampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     """Returns the lifespan of an application over a service that a sampler looks at."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         # What a library starts while a model is loaded takes the priority of the thread that loads it.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", step_back))
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", lower_thread_priority))
         loading = asyncio.create_task(_load_and_watch(service))
         watching = asyncio.create_task(service.watchdog.run())
         sampling = asyncio.create_task(sampler.run())
@@ -55,12 +55,12 @@ async def _load_and_watch(service: Service) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-    runtime = service.runtime
-    if runtime and not service.is_settled:
+    place = service.place
+    if place and not service.is_settled:
         models = service.registry.served
-        wanted = await asyncio.to_thread(worthwhile_workers, models, max_workers=runtime.max_workers)
+        wanted = await asyncio.to_thread(worthwhile_workers, models, max_workers=place.max_workers)
         if wanted == 1:
             service.is_settled = True
         else:  # the supervisor replaces this one by several with a smaller share of the cores each
-            runtime.board.wanted_workers = wanted
+            place.board.wanted_workers = wanted
     await service.watcher.run()

@@ -8,15 +8,15 @@ from typing import Final
 
 from app.errors import DrainingError, NotReadyError
 from app.models.registry import Registry
-from app.models.store_watcher import Watcher
+from app.models.store_watcher import StoreWatcher
 from app.serving.admission import Admission
 from app.serving.watchdog import Watchdog
 from app.settings import Settings
-from app.system.worker_board import Runtime
+from app.system.worker_board import WorkerPlace
 from app.telemetry import tracing
 from app.telemetry.metrics import Metrics
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.serving")
 
 
 # A batch takes milliseconds to seconds. One that takes longer than this, and than a request may, does not end any more.
@@ -38,23 +38,23 @@ class Service:
 
     Args:
         settings: of this process.
-        runtime: its place among several workers; None if it is the only process.
+        place: its place among several workers; None if it is the only process.
     """
 
-    def __init__(self, settings: Settings, runtime: Runtime | None = None) -> None:
+    def __init__(self, settings: Settings, place: WorkerPlace | None = None) -> None:
         self.settings = settings
-        self.runtime = runtime
+        self.place = place
         # Whether the number of workers is known. While it is not, this one may be about to be replaced by several.
-        self.is_settled = runtime is None or runtime.workers == runtime.max_workers
-        self.metrics = Metrics(runtime)
+        self.is_settled = place is None or place.workers == place.max_workers
+        self.metrics = Metrics(place)
         self.registry = Registry(
             settings,
             self.metrics,
             max_queue_items=settings.max_pending_images,
             memory_budget_mb=settings.memory_budget_mb,
-            runtime_folder=runtime.folder if runtime else None,
+            runtime_folder=place.folder if place else None,
         )
-        self.watcher = Watcher(self.registry, watch_store_s=settings.watch_store_s)
+        self.watcher = StoreWatcher(self.registry, watch_store_s=settings.watch_store_s)
         self.watchdog = Watchdog(
             lambda: self.registry.served, stuck_after_s=max(_MIN_STUCK_S, settings.request_timeout_s)
         )
@@ -63,7 +63,7 @@ class Service:
         self.admission = Admission(
             settings.max_pending_images,
             settings.max_pending_bytes,
-            model_count=lambda: len({slot.name for slot in self.registry.slots}),
+            model_count=lambda: len({deployment.name for deployment in self.registry.deployments}),
         )
 
     def check_live(self) -> None:
@@ -83,10 +83,10 @@ class Service:
             NotReadyError: the default model does not serve, inference has stopped working, or a sibling is not ready.
         """
         self.check_own_readiness()
-        if self.runtime is None:
+        if self.place is None:
             return
-        board = self.runtime.board
-        for worker in self.runtime.siblings:
+        board = self.place.board
+        for worker in self.place.siblings:
             # One that has died is replaced while the others serve; but whoever begins, begins with all.
             if not worker.ready and (worker.accepts or not board.complete):
                 raise NotReadyError("Another worker of this service is not ready.", retry_after_s=5)
@@ -96,7 +96,7 @@ class Service:
         """Raises what keeps this process from taking requests, whatever its siblings do; see `check_ready`."""
         if self.phase is not Phase.SERVING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        default = self.registry.slots[0]
+        default = self.registry.deployments[0]
         if not default.model:
             raise NotReadyError(default.reason, retry_after_s=5)
         if reason := self.watchdog.verdict.unready_because:
@@ -104,7 +104,7 @@ class Service:
         self._check_settled()
 
     def _check_settled(self) -> None:
-        if self.runtime and not self.is_settled:
+        if self.place and not self.is_settled:
             raise NotReadyError("The service is starting its workers.", retry_after_s=1)
 
     def check_started(self) -> None:

@@ -18,7 +18,7 @@ from app.errors import PredictorError
 from app.inference.golden_check import grey_image
 from app.models.served_model import ServedModel
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.serving")
 
 _PERIOD_S: Final = 0.5
 # Fewer may be a client's images that the model cannot take; what follows is a plain one that it can.

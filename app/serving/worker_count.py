@@ -13,7 +13,7 @@ from app.inference.golden_check import grey_image
 from app.inference.measuring import rate_of
 from app.models.served_model import ServedModel
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("app.serving")
 
 # What one process can receive, decode and answer is about 1,000 small images a second (docs/workers.md): below that
 # the model is the limit, and a second copy of it would only cost memory.

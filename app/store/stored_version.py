@@ -1,4 +1,4 @@
-"""What the store has for a reference: which release should serve, and whether its files are all there.
+"""What the store has for a reference: which version should serve, and whether its files are all there.
 
 reference -> the versions that may serve, best first -> the first that neither serves already nor failed before
 """
@@ -18,7 +18,7 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True)
-class Release:
+class StoredVersion:
     """One version of a model as it lies on the disk.
 
     Attributes:
@@ -56,19 +56,19 @@ def follows_store(reference: str) -> bool:
     return not is_file_reference(reference) and split_reference(reference)[1] is None
 
 
-def find_release(
-    reference: str, store: ModelStore, *, served: Release | None, rejected: Mapping[str, Fingerprint]
-) -> tuple[Release | None, str | None]:
+def version_to_serve(
+    reference: str, store: ModelStore, *, served: StoredVersion | None, rejected: Mapping[str, Fingerprint]
+) -> tuple[StoredVersion | None, str | None]:
     """Returns what should be loaded for a reference, None if nothing better than what serves is there.
 
     Args:
         reference: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
         store: the model store.
         served: what serves now.
-        rejected: the fingerprints of releases that failed, by reference; as long as they stay, they are passed over.
+        rejected: the fingerprints of versions that failed, by reference; as long as they stay, they are passed over.
 
     Returns:
-        that release; and the reference of the best one that was passed over, if any was.
+        that stored_version; and the reference of the best one that was passed over, if any was.
 
     Raises:
         UnknownModelError: there is no such model, version or file.
@@ -76,29 +76,31 @@ def find_release(
         OSError: the disk cannot be read.
     """
     best_rejected = None
-    for release in _releases(reference, store):
-        if release == served:
+    for stored_version in _stored_versions(reference, store):
+        if stored_version == served:
             break
-        if rejected.get(release.reference) != release.fingerprint:
-            return release, best_rejected
-        best_rejected = best_rejected or release.reference
-        if served and served.reference == release.reference:  # changed in place, for the worse: memory has the better
+        if rejected.get(stored_version.reference) != stored_version.fingerprint:
+            return stored_version, best_rejected
+        best_rejected = best_rejected or stored_version.reference
+        if (
+            served and served.reference == stored_version.reference
+        ):  # changed in place, for the worse: memory has the better
             break
     return None, best_rejected
 
 
-def _releases(reference: str, store: ModelStore) -> Iterator[Release]:
+def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersion]:
     """Yields what may serve for a reference, best first; files are looked at only when their turn comes."""
     if is_file_reference(reference):
         path = Path(reference)
-        yield Release(reference, path, _fingerprint(path))
+        yield StoredVersion(reference, path, _fingerprint(path))
         return
     name, version = split_reference(reference)
     if version is not None:
         store.resolve(name, version)
     for number in store.preferred_versions(name) if version is None else [version]:
         folder = store.root / name / str(number)
-        yield Release(f"{name}/{number}", folder, _fingerprint(folder))
+        yield StoredVersion(f"{name}/{number}", folder, _fingerprint(folder))
 
 
 def _fingerprint(path: Path) -> Fingerprint:

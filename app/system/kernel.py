@@ -25,7 +25,7 @@ _OTHER_DESCRIPTORS: Final = 512  # libraries, models, sockets that are being ref
 _NICENESS: Final = 5  # a third of the event loop's weight
 
 
-def step_back() -> None:
+def lower_thread_priority() -> None:
     """Lowers the priority of the calling thread, and of those that it starts, below that of the main thread."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
         of_main_thread = os.getpriority(os.PRIO_PROCESS, os.getpid())

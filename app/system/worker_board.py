@@ -1,15 +1,15 @@
 """What the worker processes of one service share: a private folder, and a board on which each tells how it is.
 
-supervisor: makes folder and board -> forks workers, a `Runtime` each -> workers publish, and go by what the others did
+supervisor: makes folder and board -> forks workers -> each publishes its status, and reads the others'
 """
 
 from __future__ import annotations
 
 import mmap
-import os
 import time
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ _FRESH_S: Final = 1.0
 # And after this long, one that is not ready would rather refuse what comes than let it wait for that worker.
 _SERVING_S: Final = 5.0
 METRICS_FOLDER: Final = "metrics"
-_FIELDS: Final = 8
+_FIELDS: Final = 6
 _BYTES_PER_FIELD: Final = 8
 
 
@@ -30,16 +30,15 @@ class _Header(IntEnum):
 
 
 class _Field(IntEnum):
-    PID = 0
-    ACCEPTING = 1
-    READY = 2
-    CONNECTIONS = 3
-    HEARTBEAT_S = 4
-    WANTS_RESTART = 5
-    RETIRING = 6
+    ACCEPTING = 0
+    READY = 1
+    CONNECTIONS = 2
+    HEARTBEAT_S = 3
+    WANTS_RESTART = 4
+    RETIRING = 5
 
 
-class Board:
+class WorkerBoard:
     """A table of numbers in a file that all processes map: a row for the service, and one for each worker.
 
     Every field has one writer, or writers of one value, and is as wide as a machine word, so that no locks are needed.
@@ -55,7 +54,7 @@ class Board:
             self._fields = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
 
     @classmethod
-    def create(cls, path: Path, *, max_workers: int) -> Board:
+    def create(cls, path: Path, *, max_workers: int) -> WorkerBoard:
         """Makes the file, with a row for every worker that there may ever be."""
         path.write_bytes(bytes((1 + max_workers) * _FIELDS * _BYTES_PER_FIELD))
         return cls(path)
@@ -97,16 +96,16 @@ class Board:
         self._fields[_Header.COMPLETE] = value
 
     @property
-    def rows(self) -> list[Row]:
-        """Every worker's row."""
-        return [Row(self._fields, number) for number in range(1, len(self._fields) // _FIELDS)]
+    def statuses(self) -> list[WorkerStatus]:
+        """Every worker's status."""
+        return [WorkerStatus(self._fields, number) for number in range(1, len(self._fields) // _FIELDS)]
 
-    def row(self, worker: int) -> Row:
+    def status_of(self, worker: int) -> WorkerStatus:
         """Returns the row of a worker, counted from 0."""
-        return Row(self._fields, 1 + worker)
+        return WorkerStatus(self._fields, 1 + worker)
 
 
-class Row:
+class WorkerStatus:
     """What one worker tells."""
 
     def __init__(self, fields: memoryview[float], number: int) -> None:
@@ -115,7 +114,6 @@ class Row:
     def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:
         """Tells that the event loop has come by, and how it stands."""
         fields = self._fields
-        fields[_Field.PID] = os.getpid()
         fields[_Field.ACCEPTING] = accepting
         fields[_Field.READY] = ready
         fields[_Field.CONNECTIONS] = connections
@@ -175,32 +173,35 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class WorkerPlace:
     """A worker's place among its siblings.
 
     Attributes:
         folder: private to this run of the service, the same for all workers, gone afterwards.
         workers: how many there are.
         index: which of them this is, from 0; a replacement takes the place of the one that died.
-        board: what they tell each other.
         max_workers: how many there may be, should the models turn out to be faster than one process can feed.
     """
 
     folder: Path
     workers: int
     index: int
-    board: Board
     max_workers: int
 
-    @property
-    def row(self) -> Row:
-        """This worker's own row."""
-        return self.board.row(self.index)
+    @cached_property
+    def board(self) -> WorkerBoard:
+        """The board on which the workers tell how they are; mapped by each process on its own."""
+        return WorkerBoard(self.folder / WorkerBoard.FILE_NAME)
 
     @property
-    def siblings(self) -> list[Row]:
-        """The rows of the others."""
-        return [self.board.row(worker) for worker in range(self.workers) if worker != self.index]
+    def status(self) -> WorkerStatus:
+        """This worker's own status."""
+        return self.board.status_of(self.index)
+
+    @property
+    def siblings(self) -> list[WorkerStatus]:
+        """The statuses of the others."""
+        return [self.board.status_of(worker) for worker in range(self.workers) if worker != self.index]
 
     @property
     def metrics_folder(self) -> Path:

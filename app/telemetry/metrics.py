@@ -5,7 +5,7 @@ Requests in `middleware.py`, images in `service.py`, loads of models in `registr
 Looking up a labelled child costs more than counting: those of the hot path are kept. Every set of labels is bounded,
 whatever clients send.
 
-Of several workers, each keeps its values in files of the runtime's folder, and whichever is asked adds all of them up
+Of several workers, each keeps its values in files of the place's folder, and whichever is asked adds all of them up
 (Prometheus' multiprocess mode). There, a gauge needs a `multiprocess_mode` and cannot call a function (hence
 `sampling.py`), and labels once used cannot be removed: set what is gone to 0.
 """
@@ -23,7 +23,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from app.inference.pipeline import Classification
-from app.system.worker_board import Board, Runtime
+from app.system.worker_board import WorkerBoard, WorkerPlace
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -36,12 +36,12 @@ class Metrics:
     """The metrics of one service, in a registry of their own so that several can live in one process.
 
     Args:
-        runtime: of a worker, which `share_files` has prepared; None for the only process.
+        place: of a worker, which `share_files` has prepared; None for the only process.
     """
 
-    def __init__(self, runtime: Runtime | None = None) -> None:
+    def __init__(self, place: WorkerPlace | None = None) -> None:
         self.registry = CollectorRegistry()
-        self._runtime = runtime
+        self._place = place
         self.requests = Counter(
             "predictor_requests_total",
             "Requests answered, by route, status and error code",
@@ -182,37 +182,37 @@ class Metrics:
 
     def render(self) -> bytes:
         """Returns the text that Prometheus scrapes: of all workers, whichever is asked."""
-        if self._runtime is None:
+        if self._place is None:
             return generate_latest(self.registry)
         together = CollectorRegistry()
-        MultiProcessCollector(together, path=str(self._runtime.metrics_folder))  # type: ignore[no-untyped-call]
-        together.register(_Workers(self._runtime.board))
+        MultiProcessCollector(together, path=str(self._place.metrics_folder))  # type: ignore[no-untyped-call]
+        together.register(_Workers(self._place.board))
         return generate_latest(together)
 
 
 class _Workers(Collector):
     """What the board tells of the workers themselves."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: WorkerBoard) -> None:
         self._board = board
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         """Yields what Prometheus calls metric families."""
-        ready = sum(row.ready for row in self._board.rows)
+        ready = sum(status.ready for status in self._board.statuses)
         yield GaugeMetricFamily("predictor_workers_ready", "Workers whose models serve", value=ready)
         restarts = self._board.restarts
         yield CounterMetricFamily("predictor_worker_restarts", "Workers replaced after they had died", value=restarts)
 
 
-def share_files(runtime: Runtime) -> None:
-    """Makes this process keep its metrics in the runtime's files; to be called before any metric is made.
+def share_files(place: WorkerPlace) -> None:
+    """Makes this process keep its metrics in the place's files; to be called before any metric is made.
 
     The files bear the worker's index, not the process' id: a replacement goes on counting where the one that died had
     stopped, so that counters never go back and files never pile up.
     """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(runtime.metrics_folder)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(place.metrics_folder)
     # The library chooses by the environment when it is imported, which was in the supervisor.
-    label = _file_label(runtime.index)
+    label = _file_label(place.index)
     values.ValueClass = values.MultiProcessValue(lambda: label)  # type: ignore[no-untyped-call]
 
 
@@ -220,7 +220,7 @@ def forget_worker(folder: Path, index: int) -> None:
     """Removes what was true of a worker only while it lived, such as the images inside it.
 
     Args:
-        folder: the runtime's metrics folder.
+        folder: the place's metrics folder.
         index: the worker's.
     """
     mark_process_dead(_file_label(index), path=str(folder))  # type: ignore[no-untyped-call]

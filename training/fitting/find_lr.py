@@ -80,7 +80,7 @@ def range_test(trainer: Trainer, *, lowest: float = 1e-6, highest: float = 10.0,
     model, optimiser = trainer.model, trainer.optimiser
     saved_model = copy.deepcopy(model.state_dict())
     saved_optimiser = copy.deepcopy(optimiser.state_dict())
-    stage, network = trainer.enter(0, None)
+    stage, network = trainer.stage_for_epoch(0, None)
     scales = [group["lr"] for group in optimiser.param_groups]
     scales = [scale / max(scales) for scale in scales]
     rates: list[float] = []
@@ -139,7 +139,7 @@ def _batches(trainer: Trainer, stage: Stage, steps: int) -> Iterator[Batch]:
     order: list[torch.Tensor] = []
     epoch = 0
     while len(order) < steps:
-        order += trainer.order(epoch)
+        order += trainer.batch_order(epoch)
         epoch += 1
     yield from stage.training.batches(order[:steps], workers=trainer.config.workers)
 

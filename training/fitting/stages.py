@@ -1,6 +1,6 @@
 """What learns from what in each epoch: the whole network from pixels, or a new head from features kept in memory.
 
-config, epoch -> Stages.at(epoch) -> Stage: network, stores, transforms -> train.py
+config, epoch -> Stages.for_epoch(epoch) -> Stage: network, stores, transforms -> train.py
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Stages:
         self.transform = TrainingTransform(config, statistics)
         self._features: Stage | None = None
 
-    def at(self, epoch: int) -> Stage:
+    def for_epoch(self, epoch: int) -> Stage:
         """Freezes what is frozen in an epoch, and returns how it learns."""
         set_trainable_stages(self.model, self.trainable_stages(epoch))
         if self.config.feature_views and epoch < self.config.frozen_epochs:

@@ -88,7 +88,7 @@ class Trainer:
         self.mix = mixing(config, class_count)
         self.image_count = len(training)
         self.optimiser = accelerator.prepare_optimizer(make_optimiser(config, self.model))
-        self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self.order(0)))
+        self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self.batch_order(0)))
         self.average = make_average(self.model, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
         self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
@@ -112,7 +112,7 @@ class Trainer:
             self._baseline()
         stage: Stage | None = None
         while progress.epoch < self.config.epochs and not progress.stopped_early:
-            stage, network = self.enter(progress.epoch, stage)
+            stage, network = self.stage_for_epoch(progress.epoch, stage)
             started, images_before = time.perf_counter(), progress.running[2]
             self.train_epoch(stage, network)
             seconds = time.perf_counter() - started
@@ -136,7 +136,7 @@ class Trainer:
     def train_epoch(self, stage: Stage, network: nn.Module) -> None:
         """Trains what is left of an epoch; leaves its sums in `progress.running`."""
         config, progress, device = self.config, self.progress, self.accelerator.device
-        order = self.order(progress.epoch)[progress.step :]
+        order = self.batch_order(progress.epoch)[progress.step :]
         batches = stage.training.batches(order, workers=config.workers, pin_memory=device.type == "cuda")
         set_training_mode(self.model)
         with self.reporter.track(f"Epoch {progress.epoch + 1} of {config.epochs}", len(order)) as advance:
@@ -256,7 +256,7 @@ class Trainer:
 
     def _baseline(self) -> None:
         """Measures the untrained network against guessing, and writes the first checkpoint."""
-        stage = self.stages.at(0)
+        stage = self.stages.for_epoch(0)
         val_loss, val_accuracy = self._validate(stage)
         counts = torch.bincount(stage.validation.labels, minlength=len(self.class_names))
         majority = int(torch.bincount(stage.training.labels, minlength=len(self.class_names)).argmax())
@@ -279,9 +279,9 @@ class Trainer:
                 log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
         self._save_last()
 
-    def enter(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
+    def stage_for_epoch(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
         """Returns how an epoch learns, and its network: compiled and shared among processes as configured."""
-        stage = self.stages.at(epoch)
+        stage = self.stages.for_epoch(epoch)
         trainable = (id(stage.network), self.stages.trainable_stages(epoch))
         if before is None or trainable != self._trainable:
             # Anew where parameters freeze or thaw: DistributedDataParallel decides once which gradients it awaits.
@@ -291,7 +291,7 @@ class Trainer:
             self._trainable = trainable
         return stage, self._network
 
-    def order(self, epoch: int) -> list[torch.Tensor]:
+    def batch_order(self, epoch: int) -> list[torch.Tensor]:
         """Returns the positions of each of this process's batches in an epoch."""
         return epoch_order(
             self.image_count,

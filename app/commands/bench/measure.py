@@ -31,7 +31,7 @@ from app.inference.engine import UnavailableError, resolve_devices
 from app.inference.engine_choice import possible_engines
 from app.inference.golden_check import grey_image, warm_up
 from app.inference.measuring import rate_of
-from app.inference.thread_layout import Layout, possible_layouts
+from app.inference.thread_layout import ThreadLayout, possible_layouts
 from app.models.registry import Registry
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
@@ -85,7 +85,7 @@ def _read(path: Path, settings: ModelSettings) -> bytes:
 async def _measure(
     registry: Registry, settings: ModelSettings, images: Sequence[bytes], seconds: float, say: Callable[[str], None]
 ) -> tuple[Findings, str]:
-    say(f"Loading {registry.slots[0].reference}: its engines are compared and checked")
+    say(f"Loading {registry.deployments[0].reference}: its engines are compared and checked")
     await registry.load_all()
     model = registry.get()
     artifact = model.artifact
@@ -146,7 +146,7 @@ def _engine_rates(
     artifact, devices = model.artifact, resolve_devices(settings.device)
     first, *others = possible_layouts(settings, devices[0].type, device_count=len(devices))
     chosen = {"engine": model.engine.name}
-    turns: list[tuple[Layout, dict[str, str]]] = [(first, {}), *((layout, chosen) for layout in others)]
+    turns: list[tuple[ThreadLayout, dict[str, str]]] = [(first, {}), *((layout, chosen) for layout in others)]
     if settings.precision == "float32":
         turns.append((first, chosen | {"precision": "bfloat16"}))
     grey = grey_image(artifact)

@@ -11,7 +11,7 @@ from typing import Final
 from rich.table import Table
 
 from app.inference.engine import Precision
-from app.inference.thread_layout import Layout
+from app.inference.thread_layout import ThreadLayout
 
 _CAPTION: Final = "M x N threads: M batches are computed at once, each by N threads."
 _OVERHEAD_LIMIT: Final = 0.75  # of the rate without HTTP: below it, HTTP costs more than noise
@@ -31,7 +31,7 @@ class EngineRate:
 
     engine: str
     precision: Precision
-    layout: Layout
+    layout: ThreadLayout
     batch_size: int
     images_per_s: float
 

@@ -13,16 +13,16 @@ from app.commands.bench.measure import bench, synthetic_photo
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
 from app.commands.predict import UnreadableFileError
 from app.images.decode import decode
-from app.inference.thread_layout import Layout
+from app.inference.thread_layout import ThreadLayout
 from app.settings import ModelSettings
 
 FINDINGS = Findings(
     decode_ms=2,
     resize_ms=1,
     engines=(
-        EngineRate("torchscript", "float32", Layout(2, 1), 1, 50),
-        EngineRate("openvino", "float32", Layout(2, 1), 1, 100),
-        EngineRate("openvino", "bfloat16", Layout(2, 1), 1, 200),
+        EngineRate("torchscript", "float32", ThreadLayout(2, 1), 1, 50),
+        EngineRate("openvino", "float32", ThreadLayout(2, 1), 1, 100),
+        EngineRate("openvino", "bfloat16", ThreadLayout(2, 1), 1, 200),
     ),
     pipeline=(Loop(1, 50, 10, 20), Loop(8, 90, 10, 20)),
     http=(Loop(1, 50, 10, 20), Loop(8, 85, 10, 20)),

@@ -10,7 +10,7 @@ import torch
 
 from app.errors import ArtifactError
 from app.inference.artifact import Artifact, load_artifact
-from app.inference.cuda_engine import CudaEngine, Lane, Lanes, captured_sizes, spread
+from app.inference.cuda_engine import CudaEngine, GpuStream, GpuStreams, captured_sizes, spread
 from app.inference.engine import Precision, resolve_devices
 from app.inference.golden_check import MAX_DEVIATIONS
 from app.inference.torchscript_engine import TorchScriptEngine
@@ -35,9 +35,9 @@ class Means:
         probabilities.copy_(images.float().mean(dim=(1, 2, 3)).unsqueeze(1))
 
 
-def lane_of(programs: dict[int, Means]) -> Lane:
+def gpu_stream_of(programs: dict[int, Means]) -> GpuStream:
     largest = max(programs)
-    return Lane(programs, torch.zeros(largest, 3, 4, 4, dtype=torch.uint8), torch.zeros(largest, 1))
+    return GpuStream(programs, torch.zeros(largest, 3, 4, 4, dtype=torch.uint8), torch.zeros(largest, 1))
 
 
 def images_of(values: Sequence[int]) -> list[torch.Tensor]:
@@ -53,36 +53,36 @@ def test_captured_sizes_are_powers_of_two_and_the_largest(most: int, sizes: list
 
 def test_batch_is_padded_to_the_next_size_and_keeps_its_order() -> None:
     programs = {size: Means(size) for size in captured_sizes(8)}
-    lane = lane_of(programs)
+    gpu_stream = gpu_stream_of(programs)
 
     for values in ([7], [1, 2, 3], [9, 8, 7, 6, 5, 4, 3, 2], [5, 6], [10, 20, 30, 40, 50]):
-        assert lane.classify(images_of(values)).flatten().tolist() == values
+        assert gpu_stream.classify(images_of(values)).flatten().tolist() == values
     assert {size: program.runs for size, program in programs.items()} == {1: 1, 2: 1, 4: 1, 8: 2}
 
 
 def test_answer_outlives_the_buffers_next_use() -> None:
-    lane = lane_of({1: Means(1)})
-    first = lane.classify(images_of([1]))
-    lane.classify(images_of([2]))
+    gpu_stream = gpu_stream_of({1: Means(1)})
+    first = gpu_stream.classify(images_of([1]))
+    gpu_stream.classify(images_of([2]))
 
     assert first.item() == 1
 
 
-def test_lanes_take_turns_so_that_every_gpu_works() -> None:
+def test_gpu_streams_take_turns_so_that_every_gpu_works() -> None:
     programs = [Means(1), Means(1), Means(1)]
-    lanes = Lanes([lane_of({1: program}) for program in programs])
+    gpu_streams = GpuStreams([gpu_stream_of({1: program}) for program in programs])
     for value in range(9):
-        assert lanes.classify(images_of([value])).item() == value
+        assert gpu_streams.classify(images_of([value])).item() == value
 
     assert [program.runs for program in programs] == [3, 3, 3]
 
 
 def test_lane_goes_on_after_its_memory_did_not_suffice() -> None:
-    lanes = Lanes([lane_of({size: Means(size, out_of_memory_from=4) for size in captured_sizes(8)})])
+    gpu_streams = GpuStreams([gpu_stream_of({size: Means(size, out_of_memory_from=4) for size in captured_sizes(8)})])
 
-    assert lanes.classify(images_of(range(7))).flatten().tolist() == list(range(7))
+    assert gpu_streams.classify(images_of(range(7))).flatten().tolist() == list(range(7))
     with pytest.raises(torch.OutOfMemoryError):
-        Lanes([lane_of({1: Means(1, out_of_memory_from=1)})]).classify(images_of([1]))
+        GpuStreams([gpu_stream_of({1: Means(1, out_of_memory_from=1)})]).classify(images_of([1]))
 
 
 def test_streams_are_spread_over_all_gpus() -> None:

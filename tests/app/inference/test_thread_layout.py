@@ -20,12 +20,12 @@ from app.inference.artifact import load_artifact
 from app.inference.engine import Precision, Probabilities
 from app.inference.measuring import lay_out, rate_of
 from app.inference.pipeline import Pipeline
-from app.inference.thread_layout import Layout, possible_layouts
+from app.inference.thread_layout import ThreadLayout, possible_layouts
 from app.settings import ModelSettings
 from app.store.model_store import ModelStore
 from tests.support.colours import colour_image
 
-LAYOUTS = (Layout(2, 1), Layout(1, 2))
+LAYOUTS = (ThreadLayout(2, 1), ThreadLayout(1, 2))
 BATCH = [torch.zeros(3, 4, 4)] * 2
 
 
@@ -57,10 +57,10 @@ class FakeEngine:
 @pytest.mark.parametrize(
     ("busy", "lone", "layout", "lone_threads", "kind"),
     [
-        ((100, 105), (50, 52), Layout(2, 1), 1, FakeEngine),
-        ((100, 105), (50, 80), Layout(2, 1), 2, AdaptiveEngine),
-        ((100, 120), (50, 80), Layout(1, 2), 2, SerialEngine),
-        ((100, 40), (50, 20), Layout(2, 1), 1, FakeEngine),
+        ((100, 105), (50, 52), ThreadLayout(2, 1), 1, FakeEngine),
+        ((100, 105), (50, 80), ThreadLayout(2, 1), 2, AdaptiveEngine),
+        ((100, 120), (50, 80), ThreadLayout(1, 2), 2, SerialEngine),
+        ((100, 40), (50, 20), ThreadLayout(2, 1), 1, FakeEngine),
     ],
     ids=["no-difference", "faster-alone", "faster-always", "slower"],
 )
@@ -68,7 +68,7 @@ def test_what_is_faster_by_more_than_noise_serves(
     monkeypatch: pytest.MonkeyPatch,
     busy: tuple[int, int],
     lone: tuple[int, int],
-    layout: Layout,
+    layout: ThreadLayout,
     lone_threads: int,
     kind: type,
 ) -> None:
@@ -167,10 +167,10 @@ def test_serial_engine_computes_one_batch_at_a_time() -> None:
 
 
 def test_gpu_has_two_streams_so_that_one_copies_while_the_other_computes() -> None:
-    assert possible_layouts(ModelSettings(), "cuda", device_count=2) == (Layout(4, 1),)
-    assert possible_layouts(ModelSettings(streams=3), "cuda") == (Layout(3, 1),)
+    assert possible_layouts(ModelSettings(), "cuda", device_count=2) == (ThreadLayout(4, 1),)
+    assert possible_layouts(ModelSettings(streams=3), "cuda") == (ThreadLayout(3, 1),)
 
 
 def test_cpu_has_a_stream_to_spare_unless_it_has_one_core() -> None:
-    assert possible_layouts(ModelSettings(cores=4), "cpu") == (Layout(5, 1), Layout(1, 4))
-    assert possible_layouts(ModelSettings(cores=1), "cpu") == (Layout(1, 1),)
+    assert possible_layouts(ModelSettings(cores=4), "cpu") == (ThreadLayout(5, 1), ThreadLayout(1, 4))
+    assert possible_layouts(ModelSettings(cores=1), "cpu") == (ThreadLayout(1, 1),)

@@ -23,7 +23,7 @@ from app.inference.artifact import Artifact
 from app.inference.engine_choice import EngineChoice, choose_engine
 from app.main import create_app
 from app.models.registry import Registry
-from app.models.store_watcher import Watcher
+from app.models.store_watcher import StoreWatcher
 from app.serving.service import Service
 from app.settings import Settings
 from app.store.manifest import MANIFEST_FILE, MODEL_FILE
@@ -361,9 +361,9 @@ async def test_workers_that_share_a_folder_follow_each_other(store_root: Path, t
     publish(store_root, version=1, name="hues")
     settings = Settings(model="colours", model_store=store_root)
 
-    async def start() -> tuple[Registry, Watcher]:
+    async def start() -> tuple[Registry, StoreWatcher]:
         registry = Registry(settings, Metrics(), max_queue_items=8, runtime_folder=tmp_path)
-        watcher = Watcher(registry, watch_store_s=0)
+        watcher = StoreWatcher(registry, watch_store_s=0)
         await registry.load_all()
         running.append(asyncio.create_task(watcher.run()))
         registries.append(registry)

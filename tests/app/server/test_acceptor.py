@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.server.acceptor import Acceptor
-from app.system.worker_board import Board, Runtime
+from app.system.worker_board import WorkerBoard, WorkerPlace
 
 pytestmark = pytest.mark.anyio
 
@@ -17,20 +17,20 @@ pytestmark = pytest.mark.anyio
 class Worker:
     """As much of a worker as an acceptor needs: connections that stay open."""
 
-    def __init__(self, listening: socket.socket, runtime: Runtime) -> None:
+    def __init__(self, listening: socket.socket, place: WorkerPlace) -> None:
         self.connections: list[socket.socket] = []
         self.wants_connections = True
-        self.runtime = runtime
+        self.place = place
         self.acceptor = Acceptor(
             listening.dup(),
             welcome=self.connections.append,
             connections=lambda: len(self.connections),
             wanted=lambda: self.wants_connections,
-            runtime=runtime,
+            place=place,
         )
 
     def publish(self, *, accepting: bool = True) -> None:
-        self.runtime.row.publish(accepting=accepting, ready=True, connections=len(self.connections))
+        self.place.status.publish(accepting=accepting, ready=True, connections=len(self.connections))
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def listening() -> socket.socket:
 
 
 def two_workers(listening: socket.socket, folder: Path) -> list[Worker]:
-    board = Board.create(folder / Board.FILE_NAME, max_workers=2)
-    return [Worker(listening, Runtime(folder, 2, index, board, 2)) for index in range(2)]
+    WorkerBoard.create(folder / WorkerBoard.FILE_NAME, max_workers=2)
+    return [Worker(listening, WorkerPlace(folder, 2, index, 2)) for index in range(2)]
 
 
 async def connect(listening: socket.socket, workers: list[Worker], count: int) -> list[socket.socket]:

@@ -47,10 +47,10 @@ class FakePipeline:
 
 
 def replace_pipeline(service: Service, pipeline: FakePipeline) -> None:
-    slot = service.registry.slots[0]
-    assert slot.model
-    slot.model.pipeline.close()
-    slot.model = dataclasses.replace(slot.model, pipeline=pipeline)  # type: ignore[arg-type]
+    deployment = service.registry.deployments[0]
+    assert deployment.model
+    deployment.model.pipeline.close()
+    deployment.model = dataclasses.replace(deployment.model, pipeline=pipeline)  # type: ignore[arg-type]
 
 
 async def submit(pipeline: FakePipeline, count: int) -> None:

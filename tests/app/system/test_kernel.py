@@ -9,7 +9,7 @@ import threading
 import pytest
 from starlette.testclient import TestClient
 
-from app.system.kernel import step_back
+from app.system.kernel import lower_thread_priority
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
 
@@ -19,7 +19,7 @@ def test_stepping_back_twice_is_stepping_back_once() -> None:
 
     def work() -> None:
         for _ in range(2):
-            step_back()
+            lower_thread_priority()
             niceness.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
 
     thread = threading.Thread(target=work)

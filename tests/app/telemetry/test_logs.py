@@ -122,6 +122,6 @@ def test_every_line_of_a_running_service_is_json(colours_store: Path, tmp_path: 
         assert server.process.wait(20) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
 
-    assert {"app.access", "app.server", "app.registry"} <= {line["logger"] for line in lines}
+    assert {"app.access", "app.server", "app.models"} <= {line["logger"] for line in lines}
     assert all({"time", "level", "message"} <= set(line) for line in lines)
     assert any(line.get("route") == "/predict" and line["status"] == 200 for line in lines)
