@@ -4,47 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.requests import Request
-from starlette.testclient import TestClient
 
 from app.api.disconnect import unless_disconnected
-from app.system.worker_board import WorkerBoard, WorkerPlace
-
-
-def test_service_is_ready_when_all_workers_have_started_and_stays_so_when_one_dies(
-    own_client: TestClient, tmp_path: Path
-) -> None:
-    board = WorkerBoard.create(tmp_path / WorkerBoard.FILE_NAME, max_workers=2)
-    service, sibling = own_client.app.state.service, board.status(1)  # type: ignore[attr-defined]
-    service.place = WorkerPlace(tmp_path, 2, 0, 2)
-
-    def ready() -> bool:
-        return own_client.get("/health/ready").status_code == 200
-
-    assert not ready()
-    sibling.publish(accepting=False, ready=False, connections=0)
-    assert not ready()
-    sibling.publish(accepting=True, ready=True, connections=0)
-    assert ready()
-    sibling.clear()
-    assert ready()
-    sibling.publish(accepting=True, ready=False, connections=0)
-    assert not ready()
-
-
-def test_service_is_ready_with_the_workers_that_it_has_when_one_died_at_its_start(
-    own_client: TestClient, tmp_path: Path
-) -> None:
-    board = WorkerBoard.create(tmp_path / WorkerBoard.FILE_NAME, max_workers=2)
-    own_client.app.state.service.place = WorkerPlace(tmp_path, 2, 0, 2)  # type: ignore[attr-defined]
-    assert own_client.get("/health/ready").status_code == 503
-    board.restarts += 1
-
-    assert own_client.get("/health/ready").status_code == 200
 
 
 @pytest.mark.anyio
