@@ -7,13 +7,12 @@ A worker that starts later reads it too. Versions and pins are not in it: of tho
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.store.publishing import locked
+from app.store.publishing import locked, write_atomically
 
 CHANGES_FILE = "changes.json"
 
@@ -98,7 +97,5 @@ class SharedChanges:
             return self._changes
         with locked(self._path.parent):
             changes = change(self.read())
-            temporary = self._path.with_name(f".{CHANGES_FILE}")
-            temporary.write_text(changes.model_dump_json(), encoding="utf-8")
-            os.replace(temporary, self._path)
+            write_atomically(self._path, changes.model_dump_json().encode())
         return changes

@@ -8,7 +8,6 @@ Current is the version that `<root>/<name>/pinned` names, or without that file t
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Final
 
 from app.errors import ArtifactError, UnknownModelError
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Manifest
-from app.store.publishing import TEMPORARY_PREFIX, hash_file, locked, published_versions
+from app.store.publishing import TEMPORARY_PREFIX, hash_file, locked, published_versions, write_atomically
 from app.store.signatures import TrustedKeys
 
 PIN_FILE: Final = "pinned"
@@ -91,12 +90,7 @@ class ModelStore:
         self.resolve(name, version)
         folder = self.root / name
         with locked(folder):
-            temporary = folder / f".{PIN_FILE}"
-            with temporary.open("w", encoding="ascii") as file:
-                file.write(f"{version}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(folder / PIN_FILE)
+            write_atomically(folder / PIN_FILE, f"{version}\n".encode())
 
     def unpin(self, name: str) -> None:
         """Makes the highest version current again.

@@ -1,6 +1,7 @@
-"""Publishes a version of a model, whole or not at all.
+"""Writes into the store: a version of a model, or a single file, appears whole or not at all.
 
-lock the model's folder -> write into a temporary folder beside it -> hash -> fsync -> rename to the next version
+publish: lock the model's folder -> write into a temporary folder in it -> hash -> fsync -> rename to the next version
+write_atomically: write a temporary file beside the one it replaces -> fsync -> rename
 """
 
 from __future__ import annotations
@@ -88,6 +89,35 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Writes or replaces a file. A reader sees the old content or the new, never a part, even after a crash.
+
+    Every user may read the file, whatever the umask: the service may run as another user than the publisher. A writer
+    whose new content depends on the old one must hold `locked`.
+
+    Args:
+        path: the file. Its folder must exist.
+        content: all that the file is to hold.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written. The old content is still there and no temporary
+            file is left; if only syncing the folder failed, the new content is there, but a crash may undo it.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), 0o644)  # mkstemp gives 0o600
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _fsync(path.parent)
 
 
 def _fsync(path: Path) -> None:

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from app.errors import ArtifactError
 from app.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from app.store.model_store import check_place, verify_files
-from app.store.publishing import locked
+from app.store.publishing import locked, write_atomically
 from app.store.signatures import SignatureError
 
 
@@ -76,12 +76,7 @@ def sign_version(folder: Path, key: Ed25519PrivateKey) -> Path:
         check_place(folder, manifest)
         with locked(folder):
             verify_files(folder, manifest)
-            temporary = folder / f".{SIGNATURE_FILE}"  # ours alone: we hold the lock
-            with temporary.open("wb") as file:
-                file.write(key.sign(signed))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)  # the service may run as another user
-            return temporary.replace(folder / SIGNATURE_FILE)
+            write_atomically(signature_file := folder / SIGNATURE_FILE, key.sign(signed))
+            return signature_file
     except OSError as error:
         raise ArtifactError(f"{folder} cannot be signed: {error.strerror}.") from error
