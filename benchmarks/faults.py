@@ -22,7 +22,6 @@ import tempfile
 import threading
 import time
 import urllib.parse
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,7 +182,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--answer-s", type=float, default=2.0, help="how long a new connection may wait for its answer")
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is deprecated")
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder)
         export_colours(store)

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import threading
 import time
-import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +81,6 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=4)
     parser.add_argument("--watch-store-s", type=float, default=0.1)
     arguments = parser.parse_args()
-    warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         publish(root, 1)

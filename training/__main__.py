@@ -9,8 +9,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
-from app.images.decode import ImageError
-from app.store.manifest import MODEL_NAME_PATTERN, ArtifactError
+from app.errors import ArtifactError, ImageError
+from app.store.manifest import MODEL_NAME_PATTERN
 from training.commands.analysis import Evaluate, Export, Report
 from training.commands.visualize import Visualize
 from training.config.file import explain, load_config, nearest

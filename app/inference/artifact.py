@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import warnings
 import weakref
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,9 +27,6 @@ from app.store.manifest import (
 )
 from app.store.model_store import ModelStore, check_place, is_file_reference, split_reference, verify_files
 from app.store.signatures import SignatureError, copy_of
-
-# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
-warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 UNVERSIONED = "unversioned"
 """The version of a file that has no manifest."""

@@ -5,15 +5,21 @@ training.export fills a folder -> publish: lock, hash, fsync, rename -> <store>/
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
-from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
+from app.errors import ArtifactError
 
 MODEL_FILE = "model.pt"
+"""The model as TorchScript."""
+# TorchScript is deprecated upstream, and every call warns of it. It is the artifact's format by design
+# (docs/artifact.md), so whoever reads or writes an artifact has the warnings off by importing this module.
+warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
+
 ONNX_FILE = "model.onnx"
 """The twin of `classify` for faster engines; optional."""
 MANIFEST_FILE = "manifest.json"

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from app.errors import ArtifactError as ArtifactError  # what reading an artifact raises, for `training` too
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, FileEntry, Manifest
 
 TEMPORARY_PREFIX = ".publishing-"

@@ -6,22 +6,19 @@
 from __future__ import annotations
 
 import difflib
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from app.images.decode import MIN_DETAIL, ImageError, decode
-from app.store.manifest import MODEL_FILE, ArtifactError, Manifest
+from app.errors import ArtifactError, ImageError
+from app.images.decode import MIN_DETAIL, decode
+from app.store.manifest import MODEL_FILE, Manifest
 from app.store.publishing import published_versions
 from training.data.geometry import resize_and_crop
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
-
-# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
-warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 _BATCH_SIZE = 32
 

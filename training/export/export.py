@@ -7,7 +7,6 @@ compare -> publish
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,9 +33,6 @@ from training.errors import ExportError
 from training.export.onnx_twin import missing_onnx_packages, verify_onnx, write_onnx
 from training.export.predictor import Predictor
 from training.runs.versions import installed_versions
-
-# TorchScript is deprecated upstream and says so on every call; it is the artifact's format by design.
-warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 # Scripted and eager run the same kernels; what is left is the order of float32 sums in fused operations.
 MAX_SCRIPTED_DEVIATION = 1e-5
