@@ -22,8 +22,6 @@ from app.images.header_checks import MAX_SCANS, has_too_many_scans, size_with_fi
 from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
 from app.images.recognise import describe_unknown, recognise
 
-__all__ = ["DEFAULT_LIMITS", "MIN_DETAIL", "DecodedImage", "ImageError", "ImageLimits", "decode"]
-
 MIN_DETAIL: Final = 4
 """How much larger than the model's resize size a JPEG decoded at a reduced scale stays.
 

@@ -20,7 +20,7 @@ from app.inference.engine import Engine, InferenceError, Precision
 from app.inference.pipeline import Pipeline
 
 MAX_GOLDEN_DEVIATION: Final = 1e-3
-"""DESIGN §2: the largest |dp| that the golden check allows in float32."""
+"""The largest |dp| that the golden check allows in float32; docs/artifact.md."""
 
 MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION, "bfloat16": 0.1, "float16": 0.02}
 """The same for each precision; what they were measured to move is in docs/performance.md."""

@@ -1,4 +1,4 @@
-"""DESIGN's fidelity: what is served stays within 0.02 of the reference, for any format, mode, way up and shape.
+"""Fidelity (docs/artifact.md): what is served stays within 0.02 of the reference, for any format, mode and shape.
 
 The reference shares no code with the service but Pillow and the artifact: a full decode, then `Predictor.forward` on
 the CPU in float32.

@@ -18,7 +18,7 @@ from training.config.file import parse_config
 from training.evaluation.evaluate import PREDICTIONS_FILE, RunEvaluation
 from training.run import run_training
 
-MAX_DEVIATION = 0.02  # DESIGN's fidelity
+MAX_DEVIATION = 0.02  # docs/artifact.md, Fidelity
 
 
 def test_photos_become_a_model_that_serves_what_its_evaluation_measured(

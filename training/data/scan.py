@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from app.images.decode import ImageError
+from app.errors import ImageError
 from training.data.sources import Source
 from training.errors import DataError
 

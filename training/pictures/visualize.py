@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from app.images.decode import ImageError, decode
+from app.errors import ImageError
+from app.images.decode import decode
 from training.config.settings import TrainConfig
 from training.data.augment import TrainingTransform
 from training.data.pixel_store import PixelStore
