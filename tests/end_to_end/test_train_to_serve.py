@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
+from tests.support.class_folders import write_classes
 from tests.support.images import Pixels
-from tests.training.folders import write_classes
 from training.config.file import parse_config
 from training.evaluation.evaluate import PREDICTIONS_FILE, RunEvaluation
 from training.run import run_training

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.once import once_a_run
-from tests.training.trained_run import train_digits
+from tests.support.training_runs import train_digits
 from training.runs.run_folder import RunFolder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import random
 import subprocess
 import sys
@@ -15,15 +14,13 @@ import pytest
 import torch
 
 from app.store.manifest import Manifest
-from tests.training.folders import digits_config
+from tests.support.training_runs import ENVIRONMENT, digits_config
 from training.__main__ import main
 from training.config.file import save_config
 from training.evaluation.evaluate import RunEvaluation
 from training.export.publish import run_predictor
 from training.run import run_training
 from training.runs.run_folder import RunFolder, read_json
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
 
 
 def test_training_ends_in_a_published_model_that_predicts_as_the_run_does(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.support.images import Pixels
-from tests.training.folders import digits_config
+from tests.support.training_runs import digits_config
 from training.data.augment import TrainingTransform, colour_jitter, erase, mixing, normalise, random_affine, random_crop
 from training.data.statistics import Statistics
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.class_folders import write_classes
 from tests.support.images import Pixels
-from tests.training.folders import digits_config, write_classes
+from tests.support.training_runs import digits_config
 from training.data.prepared import prepare_data
 from training.data.scan import duplicates, scan
 from training.data.sources import folder_source

@@ -20,8 +20,8 @@ import pytest
 from torchvision import datasets
 
 from app.images.decode import decode
+from tests.support.class_folders import write_classes, write_patches
 from tests.support.images import Pixels
-from tests.training.folders import write_classes, write_patches
 from training.data.sources import ArraySource, digits_source, folder_source, open_source
 from training.errors import DataError
 

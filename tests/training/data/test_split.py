@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.class_folders import write_classes, write_patches
 from tests.support.images import Pixels
-from tests.training.folders import write_classes, write_patches
 from training.data.scan import scan
 from training.data.sources import digits_source, folder_source
 from training.data.split import load_split, make_split, save_split

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from app.images.decode import decode
-from tests.training.trained_run import train_digits
+from tests.support.training_runs import train_digits
 from training.config.settings import TrainConfig
 from training.data.prepared import prepare_data
 from training.errors import RunError

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from tests.training.fitting.test_trainer import make_trainer, read_lines
-from tests.training.folders import digits_config
+from tests.support.training_runs import digits_config, make_trainer, read_lines
 from training.fitting.find_lr import range_test, save_range_test
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.training.folders import digits_config
+from tests.support.training_runs import digits_config
 from training.fitting.optim import make_average, make_loss, make_optimiser, parameter_groups
 from training.networks.build import build_model
 

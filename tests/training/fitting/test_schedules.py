@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from tests.training.folders import digits_config
+from tests.support.training_runs import digits_config
 from training.config.settings import TrainConfig
 from training.fitting.schedules import LearningRateSchedule
 

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.support.class_folders import write_classes
 from tests.support.images import Pixels
-from tests.training.folders import digits_config, write_classes
+from tests.support.training_runs import digits_config, make_trainer, read_lines
 from training.config.settings import TrainConfig
-from training.data.prepared import prepare_data
 from training.errors import ConfigError, DivergedError, RunError
 from training.fitting.accelerator import make_accelerator
-from training.fitting.trainer import Trainer
 from training.networks.transfer import head_of
 from training.runs.checkpoint import load_best
-from training.runs.progress import Reporter
-from training.runs.run_folder import RunFolder, create_run, read_json
-from training.runs.tracking import Tracker
-
-
-def make_trainer(config: TrainConfig, run: RunFolder | None = None) -> Trainer:
-    run = run or create_run(config)
-    reporter = Reporter(active=False)
-    data = prepare_data(config, run.path)
-    return Trainer(config, run, data, make_accelerator(config), reporter, Tracker(active=False, reporter=reporter))
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+from training.runs.run_folder import create_run, read_json
 
 
 class _InterruptedError(Exception):

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.training.fitting.test_trainer import make_trainer
-from tests.training.folders import digits_config
+from tests.support.training_runs import digits_config, make_trainer
 from training.fitting.trainer import Trainer
 from training.runs.progress import Reporter
 from training.runs.run_folder import create_run

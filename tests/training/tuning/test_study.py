@@ -12,8 +12,7 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from tests.training.folders import digits_config
-from tests.training.test_run import ENVIRONMENT
+from tests.support.training_runs import ENVIRONMENT, digits_config
 from training.config.file import load_config, save_config
 from training.errors import ConfigError
 from training.tuning.search_space import load_space, to_overrides
@@ -73,15 +72,16 @@ def test_study_goes_on_and_a_trial_whose_process_died_is_tried_again(
     search = Search(digits_config(tmp_path, epochs=1), load_space(space_file), method="random", trials=2, study="s")
     tune(search)
     script = (
-        "import os, pathlib, training.tune as t, tests.training.folders as f, training.search_space as s\n"
-        "t._HEARTBEAT_S, t._GRACE_S = 1, 6\n"
-        f"config = f.digits_config(pathlib.Path({str(tmp_path)!r}), epochs=1)\n"
-        f"search = t.Search(config, s.load_space(pathlib.Path({str(space_file)!r})), study='s')\n"
+        "import os, pathlib, tests.support.training_runs as runs\n"
+        "import training.tuning.search_space as spaces, training.tuning.study as studies\n"
+        "studies._HEARTBEAT_S, studies._GRACE_S = 1, 6\n"
+        f"config = runs.digits_config(pathlib.Path({str(tmp_path)!r}), epochs=1)\n"
+        f"search = studies.Search(config, spaces.load_space(pathlib.Path({str(space_file)!r})), study='s')\n"
         "def die(search, trial, *rest):\n"
         "    [d.suggest(n, trial) for n, d in search.space.items()]\n"
         "    os.kill(os.getpid(), 9)\n"
-        "t.run_trial = die\n"
-        "t.tune(search)\n"
+        "studies.run_trial = die\n"
+        "studies.tune(search)\n"
     )
     subprocess.run([sys.executable, "-c", script], env=ENVIRONMENT, capture_output=True, timeout=120, check=False)
     died = open_study(search).trials[-1]
