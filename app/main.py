@@ -1,4 +1,8 @@
-"""`create_app(settings)`: assembly only."""
+"""Assembles the application: the service, its routes and what surrounds them.
+
+`uvicorn --factory app.main:create_app` serves it with settings from the environment; `python -m app serve` runs it
+under `app.server`.
+"""
 
 from __future__ import annotations
 
@@ -13,35 +17,41 @@ from app.api.pages import add_pages
 from app.api.predict import add_prediction_routes
 from app.api.problems import add_exception_handlers
 from app.api.security_headers import SecurityHeadersMiddleware
-from app.serving.gauges import GaugeSampler
-from app.serving.lifecycle import create_lifespan
+from app.serving.lifecycle import running
 from app.serving.service import Service
 from app.settings import Settings
 from app.system.worker_board import WorkerPlace
+from app.telemetry.logs import configure_logging
 
 _API_VERSION = "1"  # of the interface; the software's own is nobody's business
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
-def create_app(settings: Settings, place: WorkerPlace | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, place: WorkerPlace | None = None) -> FastAPI:
     """Returns the application; nothing is loaded before its lifespan starts.
 
     The `Service` behind it is `app.state.service`.
 
     Args:
-        settings: of this process.
-        place: its place among several workers; None if it is the only process.
+        settings: the settings of this process. None reads them from the environment, and sets up the log lines too, as
+            an ASGI server does not know them.
+        place: this process's place among several workers; None if it is the only process.
 
     Raises:
+        ValidationError: a variable of the environment does not hold what its setting needs.
         KeyFileError: keys are configured and cannot be read.
+        SignatureError: the file of trusted keys cannot be read or used.
+        TelemetryError: traces are asked for, and the extra `telemetry` is not installed.
     """
+    if settings is None:
+        settings = Settings()
+        configure_logging(settings.log_level, settings.log_format)
     service = Service(settings, place)
-    sampler = GaugeSampler(service)
     app = FastAPI(
         title="Image Predictor",
         version=_API_VERSION,
         description="Class probabilities for images.",
-        lifespan=create_lifespan(service, sampler),
+        lifespan=lambda _app: running(service),
         docs_url=None,
         redoc_url=None,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; asking costs each request
@@ -50,7 +60,7 @@ def create_app(settings: Settings, place: WorkerPlace | None = None) -> FastAPI:
     app.state.auth = auth = Auth(settings)
     add_prediction_routes(app, service)
     add_model_routes(app, service)
-    add_health_routes(app, service, sampler)
+    add_health_routes(app, service)
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)

@@ -7,11 +7,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from app.api.problems import responses
 from app.api.schemas import Health
-from app.serving.gauges import GaugeSampler
 from app.serving.service import Service
 
 
-def add_health_routes(app: FastAPI, service: Service, sampler: GaugeSampler) -> None:
+def add_health_routes(app: FastAPI, service: Service) -> None:
     """Adds the probes and `/metrics` to an application."""
 
     # As Kubernetes' own components, and most of what runs on it, call it: what a liveness probe asks.
@@ -51,5 +50,5 @@ def add_health_routes(app: FastAPI, service: Service, sampler: GaugeSampler) -> 
     )
     async def metrics() -> Response:
         """Metrics in Prometheus' text format."""
-        sampler.sample_service()
+        service.gauges.sample_service()
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -90,6 +90,7 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) ->
     config = uvicorn.Config(
         app,
         log_config=None,
+        log_level=max(logging.WARNING, logging.getLogger().level),  # its start and end are told by lines of ours
         access_log=False,  # ours has the request's id
         server_header=False,
         http=limited_protocol(service, app.state.auth, connections),

@@ -1,7 +1,7 @@
-"""Levels rather than events: what is looked at once a second, and again when somebody scrapes.
+"""Sets the gauges of Prometheus once a second, and again at each scrape.
 
-event loop: what is pending, queue depth, readiness, its own lag; a thread: the process, the garbage collector, the GPU
--> plain `set` of plain gauges, which each of several workers can do for itself and prometheus_client adds up
+on the event loop: what is pending, queue depth, readiness, the loop's own lag
+in a thread: the process, the garbage collector, the GPU
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ import asyncio
 import logging
 import time
 from collections import Counter as Tally
+from collections.abc import Callable
 from typing import Final
 
 import torch
 
 from app.errors import PredictorError
-from app.serving.service import Service
+from app.models.registry import Registry
+from app.serving.admission import Admission
+from app.telemetry.metrics import Metrics
 from app.telemetry.process_metrics import GpuMetrics, ProcessMetrics
 
 logger = logging.getLogger("app.serving")
@@ -27,13 +30,21 @@ class GaugeSampler:
     """Sets the gauges of a service.
 
     Args:
-        service: what is looked at.
+        metrics: the gauges.
+        registry: the models, and what is queued for them.
+        admission: counts what is pending.
+        check_ready: raises a `PredictorError` while the service is not ready.
     """
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._process = ProcessMetrics(service.metrics.registry)
-        self._gpu = GpuMetrics(service.metrics.registry)
+    def __init__(
+        self, metrics: Metrics, registry: Registry, admission: Admission, check_ready: Callable[[], None]
+    ) -> None:
+        self._metrics = metrics
+        self._registry = registry
+        self._admission = admission
+        self._check_ready = check_ready
+        self._process = ProcessMetrics(metrics.registry)
+        self._gpu = GpuMetrics(metrics.registry)
         self._models: set[str] = set()
 
     async def run(self) -> None:
@@ -43,30 +54,30 @@ class GaugeSampler:
             self.sample_service()
             due_at = time.monotonic() + _INTERVAL_S
             await asyncio.sleep(_INTERVAL_S)
-            self._service.metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - due_at))
+            self._metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - due_at))
             if looking.done():  # a driver in trouble may take long: nothing else waits for it
                 looking = asyncio.ensure_future(asyncio.to_thread(self.sample_process))
 
     def sample_service(self) -> None:
-        """Looks at the service; fast, and of the event loop."""
-        metrics, registry, admission = self._service.metrics, self._service.registry, self._service.admission
-        metrics.pending_images.set(admission.pending_images)
-        metrics.pending_bytes.set(admission.pending_bytes)
+        """Sets what the service itself knows; fast, to be called on the event loop."""
+        metrics = self._metrics
+        metrics.pending_images.set(self._admission.pending_images)
+        metrics.pending_bytes.set(self._admission.pending_bytes)
         depths: Tally[str] = Tally()
-        for model in registry.served:  # several versions of one count together
+        for model in self._registry.served:  # several versions of one count together
             depths[model.artifact.name] += model.pipeline.queue_depth
         self._models |= set(depths)
         for name in self._models:  # one that serves no more has none that wait
             metrics.queue_depth.labels(name).set(depths[name])
         try:
-            self._service.check_ready()
+            self._check_ready()
         except PredictorError:
             metrics.ready.set(0)
         else:
             metrics.ready.set(1)
 
     def sample_process(self) -> None:
-        """Looks at the process and the GPU; whatever fails is only not known."""
+        """Sets what the system and the GPU know of this process; may block. A failure is only logged."""
         try:
             self._process.sample()
             self._gpu.sample(torch.cuda)

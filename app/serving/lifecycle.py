@@ -1,4 +1,6 @@
-"""From start to stop: load -> verify -> warm up -> ready; then drain -> close.
+"""Runs the background tasks of the service, from its start to its stop.
+
+load -> verify -> warm up -> ready -> follow the store; at the end: cancel -> close the models -> send the last traces
 
 The service answers from the first moment, so that probes learn why it is not ready yet.
 """
@@ -7,14 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final
 
-from fastapi import FastAPI
-
-from app.serving.gauges import GaugeSampler
 from app.serving.service import Phase, Service
 from app.serving.worker_count import worthwhile_workers
 from app.system.kernel import lower_thread_priority
@@ -23,28 +22,24 @@ from app.system.kernel import lower_thread_priority
 _COLLECT_AFTER: Final = 10_000
 
 
-def create_lifespan(service: Service, sampler: GaugeSampler) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """Returns the lifespan of an application over a service that a sampler looks at."""
-
-    @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        # What a library starts while a model is loaded takes the priority of the thread that loads it.
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", lower_thread_priority))
-        loading = asyncio.create_task(_load_and_watch(service))
-        watching = asyncio.create_task(service.watchdog.run())
-        sampling = asyncio.create_task(sampler.run())
-        yield
-        service.phase = Phase.CLOSING
-        sampling.cancel()
-        loading.cancel()
-        watching.cancel()
-        await asyncio.gather(loading, watching, sampling, return_exceptions=True)
-        if not service.watchdog.verdict.restart_because:  # what is stuck would never let go
-            await asyncio.to_thread(service.registry.close)
-        if service.tracing:
-            await asyncio.to_thread(service.tracing.close)
-
-    return lifespan
+@asynccontextmanager
+async def running(service: Service) -> AsyncIterator[None]:
+    """Loads and watches the models of a service inside the `async with` block, and closes it at the end."""
+    # What a library starts while a model is loaded takes the priority of the thread that loads it.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", lower_thread_priority))
+    loading = asyncio.create_task(_load_and_watch(service))
+    watching = asyncio.create_task(service.watchdog.run())
+    sampling = asyncio.create_task(service.gauges.run())
+    yield
+    service.phase = Phase.CLOSING
+    sampling.cancel()
+    loading.cancel()
+    watching.cancel()
+    await asyncio.gather(loading, watching, sampling, return_exceptions=True)
+    if not service.watchdog.verdict.restart_because:  # what is stuck would never let go
+        await asyncio.to_thread(service.registry.close)
+    if service.tracing:
+        await asyncio.to_thread(service.tracing.close)
 
 
 async def _load_and_watch(service: Service) -> None:

@@ -10,6 +10,7 @@ from app.errors import DrainingError, NotReadyError
 from app.models.registry import Registry
 from app.models.store_watcher import StoreWatcher
 from app.serving.admission import Admission
+from app.serving.gauges import GaugeSampler
 from app.serving.watchdog import Watchdog
 from app.settings import Settings
 from app.system.worker_board import WorkerPlace
@@ -65,6 +66,7 @@ class Service:
             settings.max_pending_bytes,
             model_count=lambda: len({deployment.name for deployment in self.registry.deployments}),
         )
+        self.gauges = GaugeSampler(self.metrics, self.registry, self.admission, self.check_ready)
 
     def check_live(self) -> None:
         """Raises what only a restart of the process helps against.

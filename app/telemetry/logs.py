@@ -29,14 +29,13 @@ _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F
 
 
 def configure_logging(level: str, log_format: Literal["console", "json"] = "console") -> None:
-    """Sends the log lines of the whole process to stderr.
+    """Sends the log lines of the whole process to stderr, unless its handlers are set up already.
 
     Args:
-        level: the least severe that is written.
+        level: the lowest severity that is written.
         log_format: `console` for people, `json` for one JSON object a line.
     """
     logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)])
-    logging.getLogger("uvicorn").setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.captureWarnings(True)
     # Pillow warns about oddities of clients' images; what matters to them is in the answer.
     warnings.filterwarnings("ignore", module="PIL")

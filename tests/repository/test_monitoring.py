@@ -15,7 +15,6 @@ import yaml
 from prometheus_client import Metric
 
 from app.api.problems import PROBLEMS
-from app.serving.gauges import GaugeSampler
 from app.serving.service import Service
 from app.settings import Settings
 from tests.repository.test_docs import section, table_rows
@@ -57,7 +56,6 @@ def names_in(query: str) -> set[str]:
 def families(tmp_path_factory: pytest.TempPathFactory) -> list[Metric]:
     """Every metric of a service."""
     service = Service(Settings(model_store=tmp_path_factory.mktemp("empty")))
-    GaugeSampler(service)
     return list(service.metrics.registry.collect())
 
 

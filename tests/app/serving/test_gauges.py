@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from app.serving.gauges import GaugeSampler
 from app.serving.service import Phase, Service
 from app.settings import Settings
 from app.telemetry.process_metrics import GpuMetrics, ProcessMetrics
@@ -89,6 +88,6 @@ def test_queue_and_readiness_are_shown_as_they_are_when_scraped(start_app: Start
 
 def test_service_without_a_model_is_shown_as_not_ready(tmp_path: Path) -> None:
     service = Service(Settings(model_store=tmp_path))
-    GaugeSampler(service).sample_service()
+    service.gauges.sample_service()
 
     assert service.metrics.registry.get_sample_value("predictor_ready") == 0
