@@ -139,7 +139,7 @@ def _measure_one(state: Running, workload: Workload, image: Path, seconds: float
 
 def _ceiling(workload: Workload, image: Path, seconds: float) -> Ceiling:
     command = [
-        sys.executable, "-m", "benchmarks.ceiling", "--store", str(STORE), "--model", workload.model,
+        sys.executable, "-m", "benchmarks.comparison.ceiling", "--store", str(STORE), "--model", workload.model,
         "--image", str(image), "--precision", workload.precision, "--seconds", str(seconds),
     ]  # fmt: skip
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of `app.decode`: an `ImageError` or a picture within the limits, never anything else.
+"""Coverage-guided fuzzing of `app.images.decode`: an `ImageError` or a picture within the limits, never anything else.
 
 python -m benchmarks.fuzz_decoder --runs 100000
 
@@ -7,7 +7,7 @@ of ours an input reaches, and keeps those that reach new ones. Pillow's C code h
 through the seeds. Ends with an error at the first input that breaks the claim, and leaves it in `crash-*`.
 
 Its memory grows by 2 to 4 kB a run: atheris 3.0.0 keeps the result of every comparison of arrays (`==` on NumPy's, in
-`app.colour`). Without it, the decoder's memory stays the same over all that it has kept.
+`app.images.colour`). Without it, the decoder's memory stays the same over all that it has kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
         import atheris
     except ImportError:
         sys.exit("Needs atheris, which is no part of the development install: pip install atheris")
-    with atheris.instrument_imports(include=["app.decode", "app.colour", "app.jpeg", "app.formats", "PIL"]):
+    with atheris.instrument_imports(include=["app.images", "PIL"]):
         from app.images.decode import decode
         from app.images.limits import ImageLimits
     from app.errors import ImageError

@@ -101,10 +101,7 @@ class CudaEngine:
         self.device = ",".join(str(device) for device in devices)
         self.precision: Precision = precision
         self._class_count = len(artifact.class_names)
-        models = {
-            device: frozen_classify(replace(artifact, module=copy.deepcopy(artifact.module)), device)
-            for device in dict.fromkeys(devices)
-        }
+        models = {device: frozen_classify(copy_of_model(artifact), device) for device in dict.fromkeys(devices)}
         self._gpu_streams = GpuStreams(
             [self._gpu_stream(artifact, models[device], device, max_batch_size) for device in spread(devices, streams)]
         )
@@ -130,6 +127,12 @@ class CudaEngine:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         probabilities: Probabilities = self._gpu_streams.classify(images).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
+
+
+def copy_of_model(artifact: Artifact) -> Artifact:
+    """Returns an artifact with a module of its own, whose parameters can be moved to a device."""
+    with torch.no_grad():  # else the copy's parameters are results of a computation, and torch warns about moving them
+        return replace(artifact, module=copy.deepcopy(artifact.module))
 
 
 def spread(devices: Sequence[torch.device], streams: int) -> list[torch.device]:

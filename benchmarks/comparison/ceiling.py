@@ -1,6 +1,6 @@
 """The in-process ceiling: decode, resize and classify on all cores, in one process, with no HTTP.
 
-python -m benchmarks.ceiling --store STORE --model imagenet --image photo.jpg
+python -m benchmarks.comparison.ceiling --store STORE --model imagenet --image photo.jpg
 
 Each thread takes an image from bytes to probabilities in a loop. Engines, streams, threads and batch sizes are tried
 briefly; the best is measured. Prints JSON.

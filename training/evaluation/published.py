@@ -1,6 +1,6 @@
 """Any published model on any folder of labelled images: is it as good on photos of your own?
 
-<store>/<name>/<version> + <folder>/<class>/* -> app.decode -> resize_and_crop -> classify, batched -> Metrics
+<store>/<name>/<version> + <folder>/<class>/* -> app.images.decode -> resize_and_crop -> classify, batched -> Metrics
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ MAX_GROWTH_BYTES = 150 * MIB  # far more than any picture of 1 MP needs, far les
 _DECODE_AND_MEASURE = """
 import json, sys
 from pathlib import Path
-from app.decode import ImageError, ImageLimits, decode
+from app.errors import ImageError
+from app.images.decode import decode
+from app.images.limits import ImageLimits
 
 def peak_bytes():
     return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])

@@ -10,7 +10,7 @@ import torch
 
 from app.errors import ArtifactError
 from app.inference.artifact import Artifact, load_artifact
-from app.inference.cuda_engine import CudaEngine, GpuStream, GpuStreams, captured_sizes, spread
+from app.inference.cuda_engine import CudaEngine, GpuStream, GpuStreams, captured_sizes, copy_of_model, spread
 from app.inference.engine import Precision, resolve_devices
 from app.inference.golden_check import MAX_DEVIATIONS
 from app.inference.torchscript_engine import TorchScriptEngine
@@ -128,6 +128,14 @@ def test_gpu_computes_what_the_reference_does_at_every_batch_size(artifact: Arti
     for count in range(1, 9):
         found = engine(images[:count])
         assert np.abs(found - expected[:count]).max() <= MAX_DEVIATIONS[precision]
+
+
+def test_copy_of_a_model_is_moved_without_a_warning(artifact: Artifact) -> None:
+    moved = copy_of_model(artifact)
+    moved.module.to(torch.float64)  # a warning would be an error here
+
+    assert {parameter.dtype for parameter in moved.module.parameters()} == {torch.float64}
+    assert {parameter.dtype for parameter in artifact.module.parameters()} == {torch.float32}
 
 
 @needs_cuda

@@ -142,7 +142,7 @@ def test_importing_openvino_does_not_import_its_telemetry() -> None:
     pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
     code = """
 import sys, threading
-from app.openvino_engine import _import_openvino
+from app.inference.openvino_engine import _import_openvino
 assert "openvino" not in sys.modules
 _import_openvino()
 assert "openvino" in sys.modules

@@ -169,7 +169,7 @@ def test_a_failing_publisher_leaves_nothing(tmp_path: Path, failure: type[BaseEx
 _PUBLISH_AND_WAIT = """
 import sys
 from pathlib import Path
-from app.manifest import publish
+from app.store.publishing import publish
 
 def write(folder, version):
     (folder / "model.pt").write_bytes(b"half of it")
