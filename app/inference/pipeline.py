@@ -19,13 +19,12 @@ import torch
 
 from app.errors import DeadlineExceededError
 from app.images.colour import Adjustment
-from app.images.decode import MIN_DETAIL, decode
 from app.images.limits import ImageFormat, ImageLimits
-from app.images.resize import resize_and_crop
 from app.inference.adaptive_engine import AdaptiveEngine
 from app.inference.artifact import Artifact
 from app.inference.batcher import Batcher
 from app.inference.engine import Engine, Probabilities
+from app.inference.prepare import PreparedImage, prepare
 from app.settings import ModelSettings
 
 
@@ -65,22 +64,10 @@ class _Encoded(NamedTuple):
     limits: ImageLimits
 
 
-class _Prepared(NamedTuple):
-    """An image as the engine takes it, and what is told of it; the pixels at full size are not kept."""
-
-    pixels: torch.Tensor  # uint8 (3, S, S), or (3, H, W) for a model without a split
-    format: ImageFormat
-    width: int
-    height: int
-    adjustments: tuple[Adjustment, ...]
-    decode_s: float
-    decode_started_at: float
-
-
 class _Computed(NamedTuple):
     """What came of one image of a batch."""
 
-    image: _Prepared
+    image: PreparedImage
     probabilities: Probabilities
     ranking: npt.NDArray[np.intp]
 
@@ -111,7 +98,7 @@ class Pipeline:
         self._limits = settings.image_limits
         self._engine = engine
         self._decode_pool = decode_pool
-        self._batcher: Batcher[_Encoded | _Prepared, _Prepared, _Computed] = Batcher(
+        self._batcher: Batcher[_Encoded | PreparedImage, PreparedImage, _Computed] = Batcher(
             self._prepare,
             self._infer,
             streams=streams,
@@ -140,7 +127,7 @@ class Pipeline:
             app.inference.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        image: _Encoded | _Prepared = _Encoded(encoded, limits or self._limits)
+        image: _Encoded | PreparedImage = _Encoded(encoded, limits or self._limits)
         if self._decode_pool is not None:
             loop = asyncio.get_running_loop()
             waiting = [image]
@@ -149,9 +136,11 @@ class Pipeline:
             except asyncio.CancelledError:
                 waiting.clear()  # the pool drops what is cancelled only when its turn comes; its bytes go now
                 raise
-        decode_wait_s = time.monotonic() - submitted_at - image.decode_s if isinstance(image, _Prepared) else 0.0
+        prepared_at = time.monotonic()
         answer = await self._batcher.submit(image, deadline=deadline)
         prepared, probabilities, ranking = answer.result
+        preparation_s = prepared.decode_s + prepared.resize_s
+        decode_wait_s = prepared_at - submitted_at - preparation_s if self._decode_pool is not None else 0.0
         return Classification(
             probabilities=probabilities,
             ranking=ranking,
@@ -159,18 +148,18 @@ class Pipeline:
             width=prepared.width,
             height=prepared.height,
             adjustments=prepared.adjustments,
-            decode_s=prepared.decode_s,
+            decode_s=preparation_s,
             queue_s=decode_wait_s + answer.queue_s,
             inference_s=answer.inference_s,
             batch_size=answer.batch_size,
-            decode_started_at=prepared.decode_started_at,
+            decode_started_at=prepared.started_at,
         )
 
     async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
         """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
         height, width = pixels.shape[1:]
-        of_no_file = _Prepared(pixels, "BMP", width, height, adjustments=(), decode_s=0.0, decode_started_at=0.0)
-        return (await self._batcher.submit(of_no_file, deadline=deadline)).result.probabilities
+        image = PreparedImage(pixels, "BMP", width, height, (), started_at=0.0, decode_s=0.0, resize_s=0.0)
+        return (await self._batcher.submit(image, deadline=deadline)).result.probabilities
 
     @property
     def longest_batch_s(self) -> float:
@@ -195,36 +184,19 @@ class Pipeline:
         """Computes what waits, then ends the streams. Blocks."""
         self._batcher.close()
 
-    def _prepare_in_time(self, waiting: list[_Encoded | _Prepared], deadline: float) -> _Prepared:
+    def _prepare_in_time(self, waiting: list[_Encoded | PreparedImage], deadline: float) -> PreparedImage:
         image = waiting.pop()
         if time.monotonic() > deadline:
             raise DeadlineExceededError("The request's time ran out before its image was decoded.")
         return self._prepare(image)
 
-    def _prepare(self, image: _Encoded | _Prepared) -> _Prepared:
-        """Decodes, resizes and crops, unless that has been done."""
-        if isinstance(image, _Prepared):
+    def _prepare(self, image: _Encoded | PreparedImage) -> PreparedImage:
+        """Prepares an image, unless that has been done."""
+        if isinstance(image, PreparedImage):
             return image
-        started_at = time.monotonic()
-        resize_size, image_size = self._artifact.resize_size, self._artifact.image_size
-        if resize_size is None or image_size is None:
-            decoded = decode(image.content, limits=image.limits)
-            pixels = decoded.to_tensor()
-        else:
-            decoded = decode(image.content, limits=image.limits, min_shorter_side=MIN_DETAIL * resize_size)
-            exact = self._engine.precision == "float32"
-            pixels = resize_and_crop(decoded, resize_size=resize_size, image_size=image_size, exact=exact)
-        return _Prepared(
-            pixels,
-            decoded.format,
-            decoded.width,
-            decoded.height,
-            decoded.adjustments,
-            time.monotonic() - started_at,
-            started_at,
-        )
+        return prepare(image.content, self._artifact, self._engine.precision, image.limits)
 
-    def _infer(self, batch: Sequence[_Prepared]) -> list[_Computed]:
+    def _infer(self, batch: Sequence[PreparedImage]) -> list[_Computed]:
         probabilities = self._engine([image.pixels for image in batch])
         # Not on the event loop: numpy lets go of Python's lock while it sorts, and the loop would wait to get it back.
         rankings = np.argsort(-probabilities, axis=1, kind="stable")

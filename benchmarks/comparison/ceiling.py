@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
-from app.images.decode import MIN_DETAIL, decode
-from app.images.resize import resize_and_crop
+from app.images.limits import DEFAULT_LIMITS
 from app.inference.artifact import Artifact, load_artifact
 from app.inference.engine import Engine, Precision
 from app.inference.measuring import rate_of
 from app.inference.openvino_engine import OpenVINOEngine
+from app.inference.prepare import prepare
 from app.inference.thread_layout import SPARE_STREAMS
 from app.inference.torchscript_engine import TorchScriptEngine
 from app.store.model_store import ModelStore
@@ -117,16 +117,10 @@ def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
 
 
 def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]], object]:
-    resize_size, image_size = artifact.resize_size, artifact.image_size
-    assert resize_size is not None
-    assert image_size is not None
+    def classify(batch: Sequence[bytes]) -> object:
+        return engine([prepare(encoded, artifact, engine.precision, DEFAULT_LIMITS).pixels for encoded in batch])
 
-    def prepare(encoded: bytes) -> torch.Tensor:
-        image = decode(encoded, min_shorter_side=MIN_DETAIL * resize_size)
-        exact = engine.precision == "float32"  # as in the service
-        return resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=exact)
-
-    return lambda batch: engine([prepare(encoded) for encoded in batch])
+    return classify
 
 
 def _latency_s(step: Callable[[], object], seconds: float) -> float:

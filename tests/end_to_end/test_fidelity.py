@@ -1,4 +1,4 @@
-"""Fidelity (docs/artifact.md): what is served stays within 0.02 of the reference, for any format, mode and shape.
+"""Fidelity (docs/artifact.md): what is served is within 0.02 of the reference for any format, mode, way up and shape.
 
 The reference shares no code with the service but Pillow and the artifact: a full decode, then `Predictor.forward` on
 the CPU in float32.
@@ -178,7 +178,7 @@ def test_resize_without_antialias_fails_the_same_test(
         top, left = (size[0] - image_size) // 2, (size[1] - image_size) // 2
         return small[0, :, top : top + image_size, left : left + image_size].round().to(torch.uint8)
 
-    monkeypatch.setattr("app.inference.pipeline.resize_and_crop", without_antialias)
+    monkeypatch.setattr("app.inference.prepare.resize_and_crop", without_antialias)
     encoded = {name: encode(resized(photo, 1024, 768), "JPEG", quality=92) for name, photo in photos.items()}
     failing = {name for name, photo in encoded.items() if deviation(serve(photo), refer(photo)) > MAX_DEVIATION}
 

@@ -24,13 +24,13 @@ from app.commands.bench.http_load import closed_loop, own_server
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
 from app.commands.predict import UnreadableFileError, find_images
 from app.errors import ArtifactError, ImageError
-from app.images.decode import MIN_DETAIL, decode
-from app.images.resize import resize_and_crop
+from app.images.decode import decode
 from app.inference.artifact import Artifact
 from app.inference.engine import UnavailableError, resolve_devices
 from app.inference.engine_choice import possible_engines
 from app.inference.golden_check import grey_image, warm_up
 from app.inference.measuring import rate_of
+from app.inference.prepare import prepare
 from app.inference.thread_layout import ThreadLayout, possible_layouts
 from app.models.registry import Registry
 from app.models.served_model import ServedModel
@@ -120,23 +120,14 @@ def _decode_and_resize(
 ) -> tuple[float, float]:
     """Returns the median milliseconds of each on one thread."""
     decode_s, resize_s = [], []
-    resize_size, image_size = artifact.resize_size, artifact.image_size
     until = time.perf_counter() + seconds
     for number, encoded in enumerate(itertools.cycle(images)):
         if number >= len(images) and time.perf_counter() > until:
             break
-        started_at = time.perf_counter()
-        if resize_size is None or image_size is None:
-            decode(encoded, limits=settings.image_limits).to_tensor()
-            decode_s.append(time.perf_counter() - started_at)
-            continue
-        decoded = decode(encoded, limits=settings.image_limits, min_shorter_side=MIN_DETAIL * resize_size)
-        decoded_at = time.perf_counter()
-        exact = settings.precision == "float32"
-        resize_and_crop(decoded, resize_size=resize_size, image_size=image_size, exact=exact)
-        decode_s.append(decoded_at - started_at)
-        resize_s.append(time.perf_counter() - decoded_at)
-    return 1000 * statistics.median(decode_s), 1000 * statistics.median(resize_s or [0.0])
+        image = prepare(encoded, artifact, settings.precision, settings.image_limits)
+        decode_s.append(image.decode_s)
+        resize_s.append(image.resize_s)
+    return 1000 * statistics.median(decode_s), 1000 * statistics.median(resize_s)
 
 
 def _engine_rates(

@@ -122,7 +122,7 @@ def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, mo
             assert go_on.wait(30)
         return decode(encoded, **options)
 
-    monkeypatch.setattr("app.inference.pipeline.decode", slow_for_red)
+    monkeypatch.setattr("app.inference.prepare.decode", slow_for_red)
     busy, lone = FakeEngine(), FakeEngine()
     artifact = load_artifact("colours", ModelStore(colours_store))
     pipeline = Pipeline(
