@@ -18,13 +18,13 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkContext, ForkProcess, SpawnContext, SpawnProcess
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from app.main import create_app
 from app.server.tls import tls_options
@@ -60,12 +60,13 @@ def serve(settings: Settings) -> int:
         PredictorError: the service cannot start, such as `AddressError` when the address is taken.
     """
     check_start(settings)
-    listening = listen(settings.host, settings.port, scheme="https" if tls_options(settings) else "http")
+    tls = tls_options(settings)
+    listening = listen(settings.host, settings.port, scheme="https" if tls else "http")
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
-        serve_process(create_app(settings), settings, listening)
+        serve_process(create_app(settings), settings, listening, tls)
         return 0
     with runtime_folder() as folder:
-        return Supervisor(settings, listening, folder).run()
+        return Supervisor(settings, listening, tls, folder).run()
 
 
 @dataclass
@@ -95,13 +96,14 @@ class Supervisor:
     Args:
         settings: of the service.
         listening: the socket that all workers take connections from.
-        folder: private, empty; for the workers to share.
-        start_method: of `multiprocessing`.
+        tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
+        folder: a private, empty folder for the workers to share.
     """
 
-    def __init__(self, settings: Settings, listening: socket.socket, folder: Path, start_method: str = "") -> None:
+    def __init__(self, settings: Settings, listening: socket.socket, tls: Mapping[str, Any], folder: Path) -> None:
         self._settings = settings
         self._listening = listening
+        self._tls = tls
         self._folder = folder
         self._workers = settings.worker_count or 1
         # Those that were asked for, or as many as the first worker finds worth it, up to one a core.
@@ -110,7 +112,7 @@ class Supervisor:
         self._board = WorkerBoard.create(folder / WorkerBoard.FILE_NAME, max_workers=self._max_workers)
         self._seats = [_WorkerSeat(index) for index in range(self._workers)]
         self._context: ForkContext | SpawnContext = multiprocessing.get_context(  # type: ignore[assignment]
-            start_method or ("fork" if sys.platform == "linux" else "spawn")
+            "fork" if sys.platform == "linux" else "spawn"
         )
         self._signals = 0
         self._last_exit_code: int | None = None
@@ -180,7 +182,9 @@ class Supervisor:
         )
         seat.was_ready = seat.is_killed = False
         seat.process = self._context.Process(
-            target=run_worker, args=(self._settings, self._listening, place, os.getpid()), name=f"worker-{seat.index}"
+            target=run_worker,
+            args=(self._settings, self._listening, self._tls, place, os.getpid()),
+            name=f"worker-{seat.index}",
         )
         # Until the worker has handlers of its own, a signal would be counted by its copy of ours, and be lost.
         with _signals_blocked():

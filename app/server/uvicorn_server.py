@@ -13,8 +13,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,7 +25,6 @@ from app.errors import PredictorError
 from app.server.acceptor import Acceptor
 from app.server.connections import Connections
 from app.server.http_protocol import limited_protocol
-from app.server.tls import tls_options
 from app.serving.service import Phase, Service
 from app.settings import Settings
 from app.store.signatures import TrustedKeys
@@ -40,17 +40,15 @@ _LAST_REQUESTS_S: Final = 0.5
 
 
 def check_start(settings: Settings) -> None:
-    """Checks the keys, the certificates and the extras that settings ask for, so that a fault ends the start.
+    """Checks the keys and the extras that settings ask for, so that a fault ends the start; each process reads its own.
 
     Raises:
         KeyFileError: a file of API keys cannot be read or used.
         SignatureError: the file of trusted keys cannot be read or used.
-        TlsError: a certificate or its key cannot be read or used.
         TelemetryError: traces are asked for, and the extra `telemetry` is not installed.
     """
     Auth(settings)
     TrustedKeys.configured(settings.trusted_keys)
-    tls_options(settings)
     if settings.otlp_endpoint:
         tracing.check_installed()
 
@@ -83,8 +81,15 @@ class AddressError(PredictorError):
     """The service cannot listen where it should."""
 
 
-def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) -> None:
-    """Serves an application in this process until a signal ends it."""
+def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> None:
+    """Serves an application in this process until a signal ends it.
+
+    Args:
+        app: an application of `create_app`.
+        settings: the settings of this process.
+        listening: the socket that connections are taken from.
+        tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
+    """
     service: Service = app.state.service
     connections = Connections(usable_connections(settings.max_connections), service.metrics)
     config = uvicorn.Config(
@@ -96,7 +101,7 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket) ->
         http=limited_protocol(service, app.state.auth, connections),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
-        **tls_options(settings),
+        **tls,
     )
     _Server(config, service, listening, connections).run()
 

@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import sys
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 from app.errors import PredictorError
 from app.main import create_app
@@ -25,12 +26,15 @@ STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
-def run_worker(settings: Settings, listening: socket.socket, place: WorkerPlace, parent: int) -> None:
+def run_worker(
+    settings: Settings, listening: socket.socket, tls: Mapping[str, Any], place: WorkerPlace, parent: int
+) -> None:
     """Runs a worker process, from start to end.
 
     Args:
         settings: the service's settings; the worker takes its share of the limits.
         listening: the socket that all workers take connections from.
+        tls: what `tls_options` has found in the supervisor; empty for plain HTTP.
         place: the worker's place among its siblings.
         parent: the process id of the supervisor.
 
@@ -53,7 +57,7 @@ def run_worker(settings: Settings, listening: socket.socket, place: WorkerPlace,
     except PredictorError as error:
         logger.error("%s", error)
         sys.exit(CANNOT_START)
-    serve_process(app, settings, listening)
+    serve_process(app, settings, listening, tls)
 
 
 def share_limits(settings: Settings, workers: int) -> Settings:
