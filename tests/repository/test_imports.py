@@ -193,3 +193,17 @@ def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_tra
     assert loaded & needed_only_elsewhere - optional_for_torch - {"opentelemetry"} == set()
     assert "training" not in loaded
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("package", "title"), [("app", "The service"), ("training", "Training")])
+def test_the_page_on_architecture_tells_the_order_that_is_checked(package: str, title: str) -> None:
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (each["layers"] for each in contracts["contracts"] if each.get("containers") == [package])
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?`) \|", page.split(f"## {title}\n")[1].split("\n### ")[0], re.M)
+
+    assert [row.replace("`", "").split(", ") for row in rows] == [layer.split(" | ") for layer in layers]
+    drawn = (REPOSITORY / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    for layer in layers:
+        for room in layer.split(" | "):
+            assert f">{room}</text>" in drawn
