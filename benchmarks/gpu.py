@@ -47,6 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         store_root = Path(folder)
         _publish(store_root)
+        torch.set_num_threads(1)  # as the service does: the streams are the threads
         artifact = load_artifact("resnet50", ModelStore(store_root))
         device = resolve_devices("cuda:0")[0]
         # The engine first: the bare loop moves the artifact's own module to the GPU.
