@@ -5,6 +5,7 @@ config -> run folder -> prepare_data -> Trainer.fit -> evaluate -> report -> exp
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from training.config.settings import TrainConfig
 from training.data.prepared import PreparedData, prepare_data
+from training.evaluation.baseline import measure_baseline
 from training.evaluation.evaluate import EVALUATION_FILE, PREDICTIONS_FILE, RunEvaluation, evaluate_run
 from training.evaluation.summary import summary
 from training.export.publish import publish_run
@@ -48,6 +50,8 @@ def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder
     status = "FAILED"
     try:
         trainer = Trainer(config, run, data, accelerator, reporter, tracker)
+        if not run.last_checkpoint.is_file():
+            write_baseline(trainer, data)
         trainer.fit()
         if accelerator.is_main_process:
             finish_run(run, data, reporter)
@@ -70,6 +74,19 @@ def print_data_summary(data: PreparedData, reporter: Reporter) -> None:
     reporter.line(f"{data.scan.image_count} images of {len(data.class_names)} classes: {sizes}")
     for warning in data.warnings:
         reporter.line(f"Warning: {warning}")
+
+
+def write_baseline(trainer: Trainer, data: PreparedData) -> None:
+    """Measures the network before it has learned, prints how it compares with guessing, and writes `baseline.json`.
+
+    Args:
+        trainer: the trainer of a run that has not begun.
+        data: the data of that run.
+    """
+    baseline = measure_baseline(*trainer.validate(trainer.stages.for_epoch(0)), data)
+    trainer.reporter.line(baseline.sentence())
+    if trainer.accelerator.is_main_process:
+        write_json(trainer.run.baseline_file, asdict(baseline))
 
 
 def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:

@@ -11,7 +11,7 @@ from training.config.file import parse_config
 from training.config.settings import TrainConfig
 from training.data.prepared import prepare_data
 from training.fitting.accelerator import make_accelerator
-from training.fitting.trainer import Trainer
+from training.fitting.trainer import OnEpoch, Trainer
 from training.run import run_training
 from training.runs.progress import Reporter
 from training.runs.run_folder import RunFolder, create_run
@@ -54,6 +54,20 @@ def make_trainer(config: TrainConfig, run: RunFolder | None = None) -> Trainer:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Reads a log of JSON lines."""
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class RunInterruptedError(Exception):
+    """Ends a run as a kill between two epochs would."""
+
+
+def interrupt_after(epochs: int) -> OnEpoch:
+    """Returns what `Trainer.fit` shall be given to raise `RunInterruptedError` after so many epochs."""
+
+    def on_epoch(metrics: dict[str, Any]) -> None:
+        if metrics["epoch"] == epochs:
+            raise RunInterruptedError
+
+    return on_epoch
 
 
 def train_digits(folder: Path, **settings: object) -> RunFolder:

@@ -19,6 +19,7 @@ from training.__main__ import main
 from training.config.file import save_config
 from training.evaluation.evaluate import RunEvaluation
 from training.export.publish import run_predictor
+from training.pictures.report import REPORT_FILE
 from training.run import run_training
 from training.runs.run_folder import RunFolder, read_json
 
@@ -42,9 +43,17 @@ def test_training_ends_in_a_published_model_that_predicts_as_the_run_does(tmp_pa
     assert environment["seed"] == 0
     assert environment["threads"] == 1
     assert environment["libraries"]["torch"] == torch.__version__.split("+")[0]
+    assert read_json(run.baseline_file)["guess_accuracy"] == pytest.approx(0.1)
     assert environment["git_commit"] is None or len(environment["git_commit"]) >= 40
+    run.baseline_file.unlink()
     run_training(run.config(), run)  # resuming a run that is over publishes nothing more
+    assert not run.baseline_file.exists()  # measured before training, or not at all
     assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_training_evaluates_and_reports_before_it_publishes(digits_run: RunFolder) -> None:
+    assert RunEvaluation.read(digits_run).test.image_count > 0
+    assert (digits_run.path / REPORT_FILE).is_file()
 
 
 def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

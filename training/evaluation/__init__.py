@@ -1,5 +1,6 @@
 """How good a model is: metrics, calibration, the test.
 
+baseline.py -> what a run has to beat: guessing, and the network before training
 evaluate.py -> a run's model on the validation and test images
 published.py -> a published model on a folder of images
 metrics.py, intervals.py -> accuracy and its kin, with their uncertainty

@@ -8,7 +8,6 @@ and only the main one writes.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,29 +20,20 @@ from training.config.settings import TrainConfig
 from training.data.augment import mixing
 from training.data.pixel_store import epoch_order
 from training.data.prepared import PreparedData
-from training.errors import DivergedError
 from training.fitting.accelerator import choose_statistics
 from training.fitting.optim import make_average, make_loss, make_optimiser
+from training.fitting.resume import TrainingState, cut_logs
 from training.fitting.schedules import LearningRateSchedule
 from training.fitting.seeding import seed_everything, seed_step
 from training.fitting.stages import Stage, Stages
 from training.networks.build import build_model
 from training.networks.transfer import head_of, set_training_mode
-from training.runs.checkpoint import (
-    BestWeights,
-    Checkpoint,
-    Progress,
-    append_log,
-    cut_log,
-    load_checkpoint,
-    save_best,
-    save_checkpoint,
-)
+from training.runs.checkpoint import Progress, append_log
 from training.runs.progress import Advance, Reporter
-from training.runs.run_folder import RunFolder, write_json
+from training.runs.run_folder import RunFolder
+from training.runs.step_log import StepLog
 from training.runs.tracking import Tracker
 
-_STEPS_PER_FLUSH = 50  # reading a loss waits for the device: not at every step
 _EVALUATION_BATCH = 256
 
 OnEpoch = Callable[[dict[str, Any]], None]
@@ -91,7 +81,15 @@ class Trainer:
         self.schedule = LearningRateSchedule(self.optimiser.optimizer, config, len(self.batch_order(0)))
         self.average = make_average(self.model, config.ema_decay) if config.ema_decay else None
         self.progress = Progress()
-        self._pending: list[tuple[torch.Tensor, torch.Tensor, int, float]] = []
+        self.state = TrainingState(
+            progress=self.progress,
+            model=self.model,
+            optimiser=self.optimiser,
+            schedule=self.schedule,
+            average=self.average,
+            scaler=accelerator.scaler,
+        )
+        self.step_log = StepLog(run.steps_file if accelerator.is_main_process else None, self.progress)
         self._network: nn.Module = self.model
         self._trainable: tuple[int, int | None] | None = None
 
@@ -106,10 +104,7 @@ class Trainer:
             RunError: a file of the run cannot be written; the last checkpoint is intact.
         """
         progress = self.progress
-        if self.run.last_checkpoint.is_file():
-            self._resume()
-        else:
-            self._baseline()
+        self._begin_or_resume()
         stage: Stage | None = None
         while progress.epoch < self.config.epochs and not progress.stopped_early:
             stage, network = self.stage_for_epoch(progress.epoch, stage)
@@ -117,7 +112,7 @@ class Trainer:
             self.train_epoch(stage, network)
             seconds = time.perf_counter() - started
             train_loss, train_accuracy, image_count = self._mean_over_processes(progress.running)
-            val_loss, val_accuracy = self._validate(stage)
+            val_loss, val_accuracy = self.validate(stage)
             metrics = {
                 "epoch": progress.epoch + 1,
                 "train_loss": train_loss,
@@ -132,6 +127,18 @@ class Trainer:
             self._end_epoch(metrics)
             if on_epoch is not None:
                 on_epoch(metrics)
+
+    def _begin_or_resume(self) -> None:
+        """Goes on from the checkpoint of the run; a run that has none writes its first."""
+        resumed = self.run.last_checkpoint.is_file()
+        self.accelerator.wait_for_everyone()  # no process may look only after the main one has written the first
+        if resumed:
+            self.state.resume(self.run)
+            self.reporter.line(f"Resumed at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}.")
+        if self.accelerator.is_main_process:
+            cut_logs(self.run, self.progress)
+            if not resumed:
+                self.state.save(self.run)
 
     def train_epoch(self, stage: Stage, network: nn.Module) -> None:
         """Trains what is left of an epoch; leaves its sums in `progress.running`."""
@@ -160,57 +167,30 @@ class Trainer:
                     self.average.update_parameters(self.model)
 
                 self._end_step(loss.detach(), (logits.detach().argmax(1) == labels).sum(), len(labels), advance)
-        self._flush_steps()
+        self.step_log.flush()
 
     def _end_step(self, loss: torch.Tensor, correct: torch.Tensor, image_count: int, advance: Advance) -> None:
+        """Logs a step, moves the schedule and the progress, and writes the checkpoint when it is due."""
         config, progress = self.config, self.progress
-        self._pending.append((loss, correct, image_count, self._learning_rate()))
+        self.step_log.add(loss, correct, image_count, self._learning_rate())
         self.schedule.after_step()
         progress.step += 1
         progress.global_step += 1
-        note = ""
-        if len(self._pending) >= _STEPS_PER_FLUSH:
-            note = f"loss {self._flush_steps():.3f}"
+        note = f"loss {self.step_log.flush():.3f}" if self.step_log.is_full else ""
         advance(image_count * self.accelerator.num_processes, note)
         if config.checkpoint_every_steps and progress.global_step % config.checkpoint_every_steps == 0:
-            self._flush_steps()
-            self._save_last()
-
-    def _flush_steps(self) -> float:
-        """Reads the losses of the last steps, adds and logs them; returns the last one."""
-        progress = self.progress
-        records: list[dict[str, float]] = []
-        loss_sum, correct_sum, images = progress.running
-        for position, (loss_tensor, correct_tensor, count, learning_rate) in enumerate(self._pending):
-            loss, correct = float(loss_tensor), int(correct_tensor)
-            step = progress.global_step - len(self._pending) + position + 1
-            if not math.isfinite(loss):
-                raise DivergedError(
-                    f"The loss is {loss} at step {step} (epoch {progress.epoch + 1}), at a learning rate of "
-                    f"{learning_rate:.3g}. Lower learning_rate (`find-lr` suggests one), or set gradient_clip: 1."
-                )
-            loss_sum, correct_sum, images = loss_sum + loss * count, correct_sum + correct, images + count
-            records.append(
-                {
-                    "step": step,
-                    "epoch": progress.epoch + 1,
-                    "loss": loss,
-                    "accuracy": correct / count,
-                    "learning_rate": learning_rate,
-                }
-            )
-        progress.running = (loss_sum, correct_sum, images)
-        self._pending.clear()
-        if self.accelerator.is_main_process:
-            append_log(self.run.steps_file, records)
-        return records[-1]["loss"] if records else math.nan
+            self.step_log.flush()
+            if self.accelerator.is_main_process:
+                self.state.save(self.run)
 
     @torch.no_grad()
-    def _validate(self, stage: Stage) -> tuple[float, float]:
+    def validate(self, stage: Stage) -> tuple[float, float]:
         """Returns mean loss and accuracy on the validation split, each process having taken a part of it."""
         device = self.accelerator.device
-        evaluated = self._evaluated_model()
-        evaluated.eval()
+        evaluated = self.state.evaluated_model.eval()
+        if self.accelerator.num_processes > 1:
+            for buffer in evaluated.buffers():  # batch normalisation's statistics are each process's own
+                torch.distributed.broadcast(buffer, src=0)
         network = evaluated if stage.from_pixels else head_of(evaluated)[1]
         positions = torch.arange(len(stage.validation.labels))
         mine = positions[self.accelerator.process_index :: self.accelerator.num_processes]
@@ -242,8 +222,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             append_log(self.run.history_file, [metrics])
             if best:
-                self._save_best(metrics)
-        self._save_last()
+                self.state.save_best(self.run, self.class_names, self.statistics, metrics)
+            self.state.save(self.run)
         self.tracker.log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, metrics["epoch"])
         self.reporter.line(
             f"Epoch {metrics['epoch']:>3} of {config.epochs}  "
@@ -253,31 +233,6 @@ class Trainer:
         )
         if progress.stopped_early:
             self.reporter.line(f"Stopped early: {config.monitor} has not improved for {patience} epochs.")
-
-    def _baseline(self) -> None:
-        """Measures the untrained network against guessing, and writes the first checkpoint."""
-        stage = self.stages.for_epoch(0)
-        val_loss, val_accuracy = self._validate(stage)
-        counts = torch.bincount(stage.validation.labels, minlength=len(self.class_names))
-        majority = int(torch.bincount(stage.training.labels, minlength=len(self.class_names)).argmax())
-        baseline = {
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
-            "guess_accuracy": 1 / len(self.class_names),
-            "guess_loss": math.log(len(self.class_names)),
-            "majority_class": self.class_names[majority],
-            "majority_accuracy": int(counts[majority]) / int(counts.sum()),
-        }
-        self.reporter.line(
-            f"Before training: val loss {val_loss:.3f} (guessing: {baseline['guess_loss']:.3f}), accuracy "
-            f"{val_accuracy:.3f} (guessing: {baseline['guess_accuracy']:.3f}, always {baseline['majority_class']}: "
-            f"{baseline['majority_accuracy']:.3f})"
-        )
-        if self.accelerator.is_main_process:
-            write_json(self.run.baseline_file, baseline)
-            for log in (self.run.history_file, self.run.steps_file):
-                log.unlink(missing_ok=True)  # of a run that was killed before its first checkpoint
-        self._save_last()
 
     def stage_for_epoch(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
         """Returns how an epoch learns, and its network: compiled and shared among processes as configured."""
@@ -302,14 +257,6 @@ class Trainer:
             world_size=self.accelerator.num_processes,
         )
 
-    def _evaluated_model(self) -> nn.Module:
-        """Returns the weights that count: the averaged ones where there is an average; the same on all processes."""
-        evaluated: nn.Module = self.average.module if self.average is not None else self.model
-        if self.accelerator.num_processes > 1:
-            for buffer in evaluated.buffers():  # batch normalisation's statistics are each process's own
-                torch.distributed.broadcast(buffer, src=0)
-        return evaluated
-
     def _mean_over_processes(self, sums: tuple[float, float, float]) -> tuple[float, float, float]:
         """Returns mean loss, accuracy and image count of sums over all processes."""
         local = torch.tensor(sums, dtype=torch.float32 if self.accelerator.device.type == "mps" else torch.float64)
@@ -318,42 +265,3 @@ class Trainer:
 
     def _learning_rate(self) -> float:
         return float(max(group["lr"] for group in self.optimiser.param_groups))
-
-    def _save_best(self, metrics: dict[str, Any]) -> None:
-        best = BestWeights(
-            model=(self.average.module if self.average is not None else self.model).state_dict(),
-            class_names=self.class_names,
-            mean=self.statistics.mean,
-            std=self.statistics.std,
-            epoch=metrics["epoch"],
-            metrics={name: float(metrics[name]) for name in ("val_loss", "val_accuracy")},
-        )
-        save_best(best, self.run.best_checkpoint)
-
-    def _save_last(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        checkpoint = Checkpoint(
-            progress=self.progress,
-            model=self.model.state_dict(),
-            optimiser=self.optimiser.state_dict(),
-            schedule=self.schedule.state_dict(),
-            average=self.average.state_dict() if self.average is not None else None,
-            scaler=self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-        )
-        save_checkpoint(checkpoint, self.run.last_checkpoint)
-
-    def _resume(self) -> None:
-        checkpoint = load_checkpoint(self.run.last_checkpoint)
-        self.model.load_state_dict(checkpoint.model)
-        self.optimiser.load_state_dict(checkpoint.optimiser)
-        self.schedule.load_state_dict(checkpoint.schedule)
-        if self.average is not None and checkpoint.average is not None:
-            self.average.load_state_dict(checkpoint.average)
-        if self.accelerator.scaler is not None and checkpoint.scaler is not None:
-            self.accelerator.scaler.load_state_dict(checkpoint.scaler)
-        vars(self.progress).update(vars(checkpoint.progress))
-        if self.accelerator.is_main_process:
-            cut_log(self.run.history_file, keep=self.progress.epoch)
-            cut_log(self.run.steps_file, keep=self.progress.global_step)
-        self.reporter.line(f"Resumed at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}.")

@@ -49,10 +49,10 @@ class Checkpoint:
 
     progress: Progress
     model: Mapping[str, Any]
-    optimiser: Mapping[str, Any]
+    optimiser: dict[str, Any]
     schedule: Mapping[str, Any]
     average: Mapping[str, Any] | None = None
-    scaler: Mapping[str, Any] | None = None
+    scaler: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,11 @@ import pytest
 from PIL import Image
 
 from app.images.decode import decode
-from tests.support.training_runs import train_digits
 from training.config.settings import TrainConfig
 from training.data.prepared import prepare_data
 from training.errors import RunError
-from training.evaluation.evaluate import RunEvaluation
 from training.export.publish import golden_images, publish_run
-from training.pictures.report import REPORT_FILE
-from training.runs.run_folder import RunFolder, find_run
+from training.runs.run_folder import RunFolder
 
 
 def _photos(folder: Path) -> Path:
@@ -43,17 +40,3 @@ def test_store_that_cannot_be_written_is_named_and_the_run_is_kept(digits_run: R
     with pytest.raises(RunError, match=r"cannot be published in .*file.*training export"):
         publish_run(digits_run, data, store_root=tmp_path / "file", onnx=False)
     assert digits_run.best_checkpoint.is_file()
-
-
-def test_last_run_that_has_weights_is_found_behind_one_that_has_none(tmp_path: Path) -> None:
-    run = train_digits(tmp_path, epochs=1)
-    unfinished = tmp_path / "runs" / "later"
-    unfinished.mkdir()
-    (unfinished / "config.yaml").write_bytes(run.config_file.read_bytes())
-    assert find_run("last", runs=tmp_path / "runs", trained=True) == run
-    assert find_run("last", runs=tmp_path / "runs").path == unfinished
-
-
-def test_training_evaluates_and_reports_before_it_publishes(digits_run: RunFolder) -> None:
-    assert RunEvaluation.read(digits_run).test.image_count > 0
-    assert (digits_run.path / REPORT_FILE).is_file()

@@ -15,21 +15,8 @@ from PIL import Image
 from tests.support.training_runs import ENVIRONMENT, digits_config
 from training.config.file import load_config, save_config
 from training.errors import ConfigError
-from training.tuning.search_space import load_space, to_overrides
+from training.tuning.search_space import load_space
 from training.tuning.study import Method, Search, open_study, tune
-
-SPACE = """
-architecture: {values: [simple-cnn, tiny-net]}
-learning-rate: {low: 1e-3, high: 1e-1, log: true, points: 2}
-widths: {values: [[4], [4, 8]]}
-"""
-
-
-@pytest.fixture
-def space_file(tmp_path: Path) -> Path:
-    path = tmp_path / "space.yaml"
-    path.write_text(SPACE)
-    return path
 
 
 @pytest.mark.parametrize(("method", "trials"), [("grid", 8), ("random", 3), ("tpe", 3), ("gp", 3)])
@@ -125,31 +112,6 @@ def test_processes_that_start_at_once_try_different_values(tmp_path: Path, space
     studies = [open_study(Search(config, space, method="random", worker=worker)) for worker in (0, 1)]
     first, second = (study.ask().suggest_float("learning_rate", 0, 1) for study in studies)
     assert first != second
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("lerning_rate: {values: [1]}", "Did you mean 'learning_rate'"),
-        ("dropout: {low: 0.5, high: 0.1}", r"dropout: low \(0.5\) must be below high"),
-        ("dropout: {low: 0.0, high: 0.1, log: true}", "must be positive"),
-        ("dropout: {values: [0.1], low: 0.0, high: 1.0}", "give either values"),
-        ("", "names no setting"),
-    ],
-)
-def test_mistakes_in_a_space_are_told(content: str, expected: str, tmp_path: Path) -> None:
-    path = tmp_path / "space.yaml"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=expected):
-        load_space(path)
-
-
-def test_lists_come_back_as_lists(space_file: Path) -> None:
-    space = load_space(space_file)
-    assert to_overrides({"widths": "[4, 8]", "architecture": "tiny-net"}, space) == {
-        "widths": [4, 8],
-        "architecture": "tiny-net",
-    }
 
 
 def test_database_that_cannot_be_opened_is_named(tmp_path: Path, space_file: Path) -> None:
