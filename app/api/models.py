@@ -19,8 +19,7 @@ from app.api.schemas import (
     ModelDetails,
     ModelList,
 )
-from app.inference.engine_choice import Candidate
-from app.inference.golden_check import GoldenCheck
+from app.inference.measured import Candidate, GoldenCheck
 from app.inference.thread_layout import MeasuredLayout
 from app.models.deployment import Deployment
 from app.models.served_model import ServedModel

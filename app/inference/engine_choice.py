@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Final
 
 import torch
 
 from app.errors import ArtifactError
-from app.inference.adaptive_engine import composed
+from app.images.limits import DEFAULT_LIMITS
+from app.inference.adaptive_engine import AdaptiveEngine, composed
 from app.inference.artifact import Artifact
 from app.inference.cuda_engine import CudaEngine
-from app.inference.engine import Engine, UnavailableError
-from app.inference.golden_check import MAX_DEVIATIONS, GoldenCheck, check_golden, grey_image, warm_up
+from app.inference.engine import Engine, Probabilities, UnavailableError
+from app.inference.golden_check import MAX_DEVIATIONS, check_golden, grey_image, warm_up
+from app.inference.measured import Candidate, GoldenCheck
 from app.inference.measuring import BUSY_BATCH_SIZE, MIN_GAIN, ROUND_S, lay_out, measure, rate_of
 from app.inference.openvino_engine import OpenVINOEngine
 from app.inference.pipeline import Pipeline
@@ -32,22 +36,7 @@ logger = logging.getLogger(__name__)
 
 Build = Callable[[ThreadLayout], Engine]
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """An engine that was considered.
-
-    Attributes:
-        engine: its name.
-        golden_check: its outcome; None if it failed, or there is nothing to check against.
-        images_per_s: measured at load; None where it was the only one left.
-        rejected_because: why it was left out, if it was.
-    """
-
-    engine: str
-    golden_check: GoldenCheck | None = None
-    images_per_s: float | None = None
-    rejected_because: str | None = None
+_GOLDEN_CHECK_TIMEOUT_S: Final = 60
 
 
 @dataclass(frozen=True)
@@ -174,9 +163,18 @@ class _EngineSelection:
             max_queue_items=self._max_queue_items,
         )
         self._pipelines.append(pipeline)
+        if isinstance(engine, AdaptiveEngine):
+            engine.streams_at_work = pipeline.busy_streams_counter()
         if not self._artifact.manifest:
             return _Proven(engine, pipeline, None)
-        check = await check_golden(self._artifact, pipeline, bound=MAX_DEVIATIONS[engine.precision])
+        deadline = time.monotonic() + _GOLDEN_CHECK_TIMEOUT_S
+
+        async def classify(encoded: bytes) -> Probabilities:
+            # Formats that are switched off for requests do not matter here.
+            classification = await pipeline.classify(encoded, deadline=deadline, limits=DEFAULT_LIMITS)
+            return classification.probabilities
+
+        check = await check_golden(self._artifact, classify, bound=MAX_DEVIATIONS[engine.precision])
         return _Proven(engine, pipeline, check)
 
     def _rates(self, proven: dict[str, _Proven]) -> dict[str, float]:

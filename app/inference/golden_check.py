@@ -6,39 +6,22 @@ engine -> a few batches of a grey image -> probabilities? -> golden images throu
 from __future__ import annotations
 
 import asyncio
-import time
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import numpy as np
 import torch
 
 from app.errors import ArtifactError
-from app.images.limits import DEFAULT_LIMITS
 from app.inference.artifact import Artifact
-from app.inference.engine import Engine, InferenceError, Precision
-from app.inference.pipeline import Pipeline
+from app.inference.engine import Engine, InferenceError, Precision, Probabilities
+from app.inference.measured import GoldenCheck
 
 MAX_GOLDEN_DEVIATION: Final = 1e-3
 """The largest |dp| that the golden check allows in float32; docs/artifact.md."""
 
 MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION, "bfloat16": 0.1, "float16": 0.02}
 """The same for each precision; what they were measured to move is in docs/performance.md."""
-
-
-@dataclass(frozen=True)
-class GoldenCheck:
-    """The outcome of the golden check of a model that passed it.
-
-    Attributes:
-        example_count: golden images compared.
-        max_abs_deviation: largest |p_served - p_reference|.
-        bound: the largest allowed.
-    """
-
-    example_count: int
-    max_abs_deviation: float
-    bound: float = MAX_GOLDEN_DEVIATION
 
 
 def grey_image(artifact: Artifact) -> torch.Tensor:
@@ -69,25 +52,23 @@ def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
         )
 
 
-async def check_golden(artifact: Artifact, pipeline: Pipeline, *, bound: float) -> GoldenCheck:
-    """Classifies the golden images through the very path that requests take, all at once, and compares.
+async def check_golden(
+    artifact: Artifact, classify: Callable[[bytes], Awaitable[Probabilities]], *, bound: float
+) -> GoldenCheck:
+    """Classifies all golden images at once and compares what comes out with what the artifact promises.
 
     Args:
-        artifact: with its golden examples.
-        pipeline: through which they go.
+        artifact: the model, with its golden examples.
+        classify: takes an encoded image to its probabilities `(C,)`, on the very path that requests take.
         bound: the largest |dp| allowed.
 
     Raises:
         ArtifactError: the top class differs, or a probability by more than the bound.
     """
-    deadline = time.monotonic() + 60
-    classifications = await asyncio.gather(
-        # Formats that are switched off for requests do not matter here.
-        *(pipeline.classify(example.image, deadline=deadline, limits=DEFAULT_LIMITS) for example in artifact.golden)
-    )
+    served = await asyncio.gather(*(classify(example.image) for example in artifact.golden))
     deviations = []
-    for number, (example, classification) in enumerate(zip(artifact.golden, classifications, strict=True)):
-        expected, got = np.array(example.probabilities, dtype=np.float32), classification.probabilities
+    for number, (example, got) in enumerate(zip(artifact.golden, served, strict=True)):
+        expected = np.array(example.probabilities, dtype=np.float32)
         if expected.shape != got.shape:
             raise ArtifactError(f"Golden image {number} has {len(expected)} probabilities, the model {len(got)}.")
         if expected.argmax() != got.argmax():

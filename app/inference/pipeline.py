@@ -20,7 +20,6 @@ import torch
 from app.errors import DeadlineExceededError
 from app.images.colour import Adjustment
 from app.images.limits import ImageFormat, ImageLimits
-from app.inference.adaptive_engine import AdaptiveEngine
 from app.inference.artifact import Artifact
 from app.inference.batcher import Batcher
 from app.inference.engine import Engine, Probabilities
@@ -106,9 +105,6 @@ class Pipeline:
             max_batch_delay_ms=settings.max_batch_delay_ms,
             max_queue_items=max_queue_items,
         )
-        if isinstance(engine, AdaptiveEngine):
-            batcher = self._batcher  # not self, which leads to the engine: the cycle would keep a closed model
-            engine.streams_at_work = lambda: batcher.busy_streams
 
     async def classify(
         self, encoded: bytes | bytearray, *, deadline: float, limits: ImageLimits | None = None
@@ -175,6 +171,11 @@ class Pipeline:
     def queue_depth(self) -> int:
         """How many images wait for a stream."""
         return self._batcher.depth
+
+    def busy_streams_counter(self) -> Callable[[], int]:
+        """Returns a function that tells how many streams have an image. It does not keep the pipeline in memory."""
+        batcher = self._batcher  # not self: an engine that keeps the function would be in a cycle with its pipeline
+        return lambda: batcher.busy_streams
 
     def count_batches(self, observe: Callable[[int], None]) -> None:
         """Tells the size of every batch from now on to `observe`, which streams call from their threads."""

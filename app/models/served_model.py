@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 
 from app.inference.artifact import Artifact
 from app.inference.engine import Engine
-from app.inference.engine_choice import Candidate
-from app.inference.golden_check import GoldenCheck
+from app.inference.measured import Candidate, GoldenCheck
 from app.inference.pipeline import Pipeline
 from app.inference.thread_layout import LayoutChoice
 

@@ -18,9 +18,10 @@ from app.images.decode import DecodedImage
 from app.inference.adaptive_engine import AdaptiveEngine, SerialEngine
 from app.inference.artifact import load_artifact
 from app.inference.engine import Precision, Probabilities
+from app.inference.engine_choice import choose_engine
 from app.inference.measuring import lay_out, rate_of
 from app.inference.pipeline import Pipeline
-from app.inference.thread_layout import ThreadLayout, possible_layouts
+from app.inference.thread_layout import LayoutChoice, ThreadLayout, possible_layouts
 from app.settings import ModelSettings
 from app.store.model_store import ModelStore
 from tests.support.colours import colour_image
@@ -112,7 +113,8 @@ def test_batch_that_is_alone_has_all_threads_and_others_a_stream_each() -> None:
     assert (lone.calls, busy.calls) == (2, 1)
 
 
-def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def hold_red(monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Holds red images while they are decoded: the first event tells that one is held, the second one lets it go on."""
     decoding, go_on = threading.Event(), threading.Event()
     decode = decode_module.decode
 
@@ -123,11 +125,16 @@ def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, mo
         return decode(encoded, **options)
 
     monkeypatch.setattr("app.inference.prepare.decode", slow_for_red)
+    return decoding, go_on
+
+
+def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoding, go_on = hold_red(monkeypatch)
     busy, lone = FakeEngine(), FakeEngine()
     artifact = load_artifact("colours", ModelStore(colours_store))
-    pipeline = Pipeline(
-        artifact, AdaptiveEngine(busy, lone), ModelSettings(), streams=2, decode_pool=None, max_queue_items=4
-    )
+    engine = AdaptiveEngine(busy, lone)
+    pipeline = Pipeline(artifact, engine, ModelSettings(), streams=2, decode_pool=None, max_queue_items=4)
+    engine.streams_at_work = pipeline.busy_streams_counter()
 
     async def classify() -> None:
         until = time.monotonic() + 30
@@ -143,6 +150,31 @@ def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, mo
 
     asyncio.run(classify())
     pipeline.close()
+
+
+@pytest.mark.anyio
+async def test_engine_that_is_chosen_is_told_of_streams_that_decode(
+    colours_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = await choose_engine(
+        load_artifact("colours", ModelStore(colours_store)),
+        (torch.device("cpu"),),
+        ModelSettings(cores=2),
+        decode_pool=None,
+        max_queue_items=8,
+        keep_layout=LayoutChoice(ThreadLayout(3, 1), lone_threads=2),
+    )
+    assert isinstance(choice.engine, AdaptiveEngine)
+    decoding, go_on = hold_red(monkeypatch)  # not before: the golden images are not to be held
+    red = asyncio.create_task(choice.pipeline.classify(colour_image("red"), deadline=time.monotonic() + 30))
+    await asyncio.to_thread(decoding.wait, 30)
+    while choice.engine.streams_at_work() > 1:  # those of the golden check are free a moment after their answers
+        await asyncio.sleep(0.001)
+
+    assert choice.engine.streams_at_work() == 1
+    go_on.set()
+    await red
+    await asyncio.to_thread(choice.pipeline.close)
 
 
 def test_batch_that_fails_does_not_count_as_running() -> None:
