@@ -1,4 +1,4 @@
-"""What can go wrong in training, each with the way out; the command line prints the sentence and ends with status 1."""
+"""The errors of training. Each tells the way out; the command line prints its sentence and ends with status 1."""
 
 from __future__ import annotations
 

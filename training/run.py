@@ -1,6 +1,6 @@
-"""A run from its configuration to a published model: each part in turn, each continuing where a kill left it.
+"""Runs a training from its configuration to the published model. A run that was killed goes on where it was.
 
-config -> run folder -> prepare_data -> Trainer.fit -> evaluate -> report -> export
+config -> run folder -> prepare_data -> baseline -> Trainer.fit -> evaluate_run -> write_report -> publish_run
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder
     """Trains, evaluates, reports and publishes.
 
     Args:
-        config: of the run.
-        run: an existing run to go on with; None makes a new one.
+        config: the configuration of the run.
+        run: the folder of a run to go on with; None makes a new one.
 
     Returns:
-        the run's folder.
+        the folder of the run.
 
     Raises:
-        TrainingError: what went wrong and the way out; the work done is kept in the run's folder.
+        TrainingError: what went wrong and the way out. The work that is done is kept in the folder of the run.
     """
     accelerator = make_accelerator(config)
     reporter = Reporter(active=accelerator.is_main_process)
     run = _agree_on_run(config, run, accelerator)
     reporter.line(f"Run folder: {run.path}")
     tracker = Tracker(active=config.tracking == "mlflow" and accelerator.is_main_process, reporter=reporter)
-    with accelerator.main_process_first():  # downloads and writes the split once
+    with accelerator.main_process_first():  # one process downloads the data and writes the split
         data = prepare_data(config, run.path)
     print_data_summary(data, reporter)
     tracker.start(config, run)
@@ -69,7 +69,7 @@ def run_training(config: TrainConfig, run: RunFolder | None = None) -> RunFolder
 
 
 def print_data_summary(data: PreparedData, reporter: Reporter) -> None:
-    """Prints what the data are and what is wrong with them."""
+    """Prints how many images there are, and warnings about them."""
     sizes = ", ".join(f"{len(data.split[name])} {name}" for name in ("train", "val", "test"))
     reporter.line(f"{data.scan.image_count} images of {len(data.class_names)} classes: {sizes}")
     for warning in data.warnings:
@@ -90,7 +90,7 @@ def write_baseline(trainer: Trainer, data: PreparedData) -> None:
 
 
 def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:
-    """Does what comes after training, on the main process."""
+    """Evaluates, reports and publishes a run that is trained; leaves out what is done already. Main process only."""
     config = run.config()
     evaluated = (run.path / EVALUATION_FILE).is_file() and (run.path / PREDICTIONS_FILE).is_file()
     evaluation = RunEvaluation.read(run) if evaluated else evaluate_run(run, data)
@@ -106,7 +106,7 @@ def finish_run(run: RunFolder, data: PreparedData, reporter: Reporter) -> None:
 
 
 def _agree_on_run(config: TrainConfig, run: RunFolder | None, accelerator: Accelerator) -> RunFolder:
-    """Makes the run's folder on the main process, and tells the others."""
+    """Returns the folder of the run on every process; the main one makes it if there is none."""
     if run is None and accelerator.is_main_process:
         run = create_run(config)
     shared = broadcast_object_list([str(run.path) if run is not None else None])

@@ -1,1 +1,1 @@
-"""Tests of `training`."""
+"""Tests of `training`, in the folders of its packages. A file that tests a whole package says so in its first line."""

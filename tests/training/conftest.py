@@ -1,3 +1,5 @@
+"""The run that the tests of training share."""
+
 from __future__ import annotations
 
 import shutil

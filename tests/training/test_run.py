@@ -1,4 +1,4 @@
-"""One command trains and publishes; killed at any moment, it goes on; several processes do the work of one."""
+"""One command trains and publishes; a killed run goes on; several processes do the work of one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The machine made ready, and what a run normalises by, before the loop begins.
+"""Prepares the device and the processes of a run, and chooses the mean and std that its images are normalised by.
 
-config -> make_accelerator: device, precision, processes, threads; choose_statistics: mean, std -> train.Trainer
+config -> make_accelerator: device, precision, processes, threads; choose_statistics: mean, std -> Trainer
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ _PRECISIONS = {"float32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """Returns what knows the device, the precision and the other processes.
+    """Returns the `Accelerator` of a run: its device, its precision and its processes.
+
+    It also sets the number of threads of torch, and its determinism.
 
     Raises:
-        ConfigError: the device is not there, it cannot compute in that precision, or the processes cannot share a
-            batch.
+        ConfigError: the device is not available or cannot compute in the precision, or the processes cannot share a
+            batch evenly.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise ConfigError("There is no CUDA device here: set device: cpu, or auto.")
@@ -39,12 +41,12 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     on_cpu = config.device == "cpu" or not (torch.cuda.is_available() or torch.backends.mps.is_available())
     if on_cpu and config.precision == "fp16":
         raise ConfigError("fp16 needs a GPU: set precision: bf16, or float32.")
-    if not torch.distributed.is_initialized():  # a search trains many times in one process, in any precision
+    if not torch.distributed.is_initialized():  # a search trains many times in one process, each in its own precision
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         mixed_precision=_PRECISIONS[config.precision],
         cpu=on_cpu,
-        # Frozen layers have no gradients; those before them are still passed through.
+        # A frozen layer has no gradients of its own, and DistributedDataParallel must not wait for them.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=bool(config.frozen_epochs))],
     )
     if config.batch_size % accelerator.num_processes:
@@ -56,7 +58,16 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
 
 
 def choose_statistics(config: TrainConfig, data: PreparedData, training: PixelStore) -> Statistics:
-    """Returns mean and std: given, those of the pretrained weights, or those of the training split."""
+    """Returns the mean and std that images are normalised by.
+
+    A mean and std that the configuration gives come first, then those that the pretrained weights were trained with,
+    then those of the training split.
+
+    Args:
+        config: the configuration of the run.
+        data: the data of the run.
+        training: the images of the training split.
+    """
     if config.mean is not None and config.std is not None:
         return Statistics(config.mean, config.std)
     if config.statistics == "pretrained" or (config.statistics == "auto" and config.pretrained):

@@ -1,6 +1,6 @@
-"""The learning-rate range test (Smith 2015, https://arxiv.org/abs/1506.01186): which rate to train with.
+"""Finds a learning rate to train with, by the range test of Smith 2015 (https://arxiv.org/abs/1506.01186).
 
-Trainer -> range_test: the rate rises at each step until the loss explodes -> suggestion, plot; weights restored
+Trainer -> range_test: the rate rises at each step until the loss explodes -> suggestion, plot; the weights are put back
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from training.runs.progress import Reporter
 from training.runs.run_folder import create_run
 from training.runs.tracking import Tracker
 
-_SMOOTHING = 0.9  # of the exponential average of the losses
-_EXPLODED = 4.0  # times the lowest loss: no more is to be learned beyond (fastai's bound)
-# Steps of the test are numbered apart from those of training.
+_SMOOTHING = 0.9  # the decay of the exponential average of the losses
+_EXPLODED = 4.0  # times the lowest loss: the test ends there, as fastai's does
+# The test draws its random numbers as an epoch that no training reaches.
 _TEST_EPOCH = 2**31 - 1
 
 
@@ -38,10 +38,10 @@ class RangeTest:
     """What a range test measured.
 
     Attributes:
-        learning_rates: of each step, rising.
-        losses: smoothed, before each step.
-        suggestion: the rate where the loss falls fastest, but at most a tenth of `highest`.
-        highest: the rate of the lowest loss; training diverges somewhere beyond.
+        learning_rates: the rate of each step, rising.
+        losses: the training loss before each step, smoothed.
+        suggestion: the rate to train with: where the loss falls fastest, but at most a tenth of `highest`.
+        highest: the rate of the lowest loss. Training diverges somewhere above it.
     """
 
     learning_rates: tuple[float, ...]
@@ -51,7 +51,13 @@ class RangeTest:
 
 
 def find_learning_rate(config: TrainConfig, *, lowest: float, highest: float, steps: int) -> tuple[RangeTest, Path]:
-    """Makes a run's folder, tests rates from `lowest` to `highest` in it; returns what was found and the plot's path.
+    """Tests rates in the folder of a new run; returns what was found and the path of its plot.
+
+    Args:
+        config: the configuration that the rate is for.
+        lowest: the rate of the first step.
+        highest: the rate of the last step, if the loss does not explode before.
+        steps: the largest number of steps.
 
     Raises:
         TrainingError: what went wrong and the way out.
@@ -69,10 +75,10 @@ def range_test(trainer: Trainer, *, lowest: float = 1e-6, highest: float = 10.0,
     """Trains some steps with a rising learning rate, and puts the weights back.
 
     Args:
-        trainer: of a run, at its first epoch.
-        lowest: rate, of the first step; that of groups with their own scale rises in proportion.
-        highest: rate, of the last step, if the loss does not explode before.
-        steps: how many, at most.
+        trainer: the trainer of a run that has not begun.
+        lowest: the rate of the first step. Parameters with a rate of their own start in proportion to it.
+        highest: the rate of the last step, if the loss does not explode before.
+        steps: the largest number of steps.
 
     Raises:
         DivergedError: the loss is not finite at the lowest rate already.
@@ -135,7 +141,7 @@ def save_range_test(found: RangeTest, folder: Path) -> Path:
 
 
 def _batches(trainer: Trainer, stage: Stage, steps: int) -> Iterator[Batch]:
-    """Yields so many batches, going through the training split as often as needed."""
+    """Yields `steps` batches; goes through the training split as often as that needs."""
     order: list[torch.Tensor] = []
     epoch = 0
     while len(order) < steps:
@@ -145,7 +151,7 @@ def _batches(trainer: Trainer, stage: Stage, steps: int) -> Iterator[Batch]:
 
 
 def _read(rates: list[float], losses: list[float]) -> tuple[float, float]:
-    """Returns the suggestion, and the rate of the lowest loss."""
+    """Returns the suggested rate, and the rate of the lowest loss."""
     lowest = losses.index(min(losses))
     if lowest < 2:
         return rates[0], rates[lowest]

@@ -1,6 +1,6 @@
-"""How the loss becomes new weights: the loss, the optimiser with its groups of parameters, the average of weights.
+"""Makes the loss, the optimiser with its groups of parameters, and the average of the weights.
 
-config, model -> make_optimiser (head | backbone, decayed | not) -> train.py steps it
+config, model -> make_optimiser (head | backbone, decayed | not) -> Trainer steps it
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ def make_loss(config: OptimSettings, labels: torch.Tensor, class_count: int) -> 
     """Returns cross-entropy; with `class_weights: balanced`, each class weighs N / (C * its count) (King & Zeng 2001).
 
     Args:
-        config: of the optimisation.
-        labels: of the training split, int64 `(N,)`.
-        class_count: C.
+        config: the settings of the optimisation.
+        labels: the labels of the training split, int64 `(N,)`.
+        class_count: the number of classes, C.
     """
     weight = None
     if config.class_weights == "balanced":
@@ -32,10 +32,10 @@ def make_loss(config: OptimSettings, labels: torch.Tensor, class_count: int) -> 
 
 
 def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Builds the optimiser.
+    """Builds the optimiser that the configuration names.
 
-    Norms and biases (all parameters of one dimension) are not decayed: decay would only fight what they are for
-    (He et al. 2018, https://arxiv.org/abs/1812.01187, 3.1). A pretrained backbone learns at its own scale.
+    Weight decay leaves out norms and biases, which are the parameters of one dimension (He et al. 2018,
+    https://arxiv.org/abs/1812.01187, 3.1). A pretrained backbone has a learning rate of its own.
     """
     groups = parameter_groups(config, model)
     match config.optimiser:
@@ -50,7 +50,7 @@ def make_optimiser(config: TrainConfig, model: nn.Module) -> torch.optim.Optimiz
 
 
 def parameter_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
-    """Returns the parameters by what is done to them: up to four groups with their learning rate and weight decay."""
+    """Returns up to four groups of parameters, each with its learning rate and its weight decay."""
     scaled: set[int] = set()
     if config.pretrained:
         scaled = {id(parameter) for stage in backbone_stages(model) for parameter in stage}
@@ -63,10 +63,14 @@ def parameter_groups(config: TrainConfig, model: nn.Module) -> list[dict[str, An
 
 
 def make_average(model: nn.Module, decay: float) -> AveragedModel:
-    """Returns a copy of the model whose weights follow as an exponential moving average (Polyak & Juditsky 1992).
+    """Returns a copy of the model that keeps the moving average of its weights (Polyak & Juditsky 1992).
 
     The decay warms up as (1 + n) / (10 + n) after n steps, as TensorFlow's `ExponentialMovingAverage` does, so that
     short runs are not held back by their random start. Buffers, such as batch normalisation's, are copied.
+
+    Args:
+        model: the network that is trained.
+        decay: the part of the average that each step keeps, once it has warmed up; in [0, 1).
     """
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""What changes while a run trains: saved in the run's checkpoints, and put back when the run goes on after a kill.
+"""Saves what changes while a run trains, and puts it back when the run goes on.
 
 TrainingState -> save -> checkpoints/last.pt -> resume -> TrainingState; save_best -> checkpoints/best.pt
 """

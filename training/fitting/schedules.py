@@ -24,17 +24,17 @@ from torch.optim.lr_scheduler import (
 
 from training.config.settings import OptimSettings
 
-_WARMUP_START = 0.01  # of the full rate
-_ONE_CYCLE_RISE = 0.3  # torch's default part of the cycle
+_WARMUP_START = 0.01  # the part of the full rate that a warm-up starts with
+_ONE_CYCLE_RISE = 0.3  # the part of the cycle in which the rate rises: torch's default
 
 
 class LearningRateSchedule:
-    """The schedule of one run; everything but `reduce-on-plateau` moves at each step.
+    """The learning-rate schedule of one run. `reduce-on-plateau` moves at each epoch, all others at each step.
 
     Args:
-        optimiser: whose rates change.
-        config: of the optimisation.
-        steps_per_epoch: optimiser steps in an epoch.
+        optimiser: the optimiser that gets the rates.
+        config: the settings of the optimisation.
+        steps_per_epoch: the number of optimiser steps in an epoch.
     """
 
     def __init__(self, optimiser: Optimizer, config: OptimSettings, steps_per_epoch: int) -> None:
@@ -42,7 +42,7 @@ class LearningRateSchedule:
         main_steps = config.epochs * steps_per_epoch - warmup_steps
         self.plateau: ReduceLROnPlateau | None = None
         self.stepwise: LRScheduler | None
-        if config.schedule == "one-cycle":  # has a rise of its own
+        if config.schedule == "one-cycle":  # its rise is its warm-up
             rise = warmup_steps / (config.epochs * steps_per_epoch) if warmup_steps else _ONE_CYCLE_RISE
             rates = [group["lr"] for group in optimiser.param_groups]
             self.stepwise = OneCycleLR(
@@ -59,24 +59,24 @@ class LearningRateSchedule:
             self.stepwise = SequentialLR(optimiser, [_warmup(optimiser, warmup_steps), main], [warmup_steps])
 
     def after_step(self) -> None:
-        """Moves by one optimiser step."""
+        """Moves the schedule by one optimiser step."""
         if self.stepwise is not None:
             self.stepwise.step()
 
     def after_epoch(self, val_loss: float) -> None:
-        """Tells the loss that `reduce-on-plateau` watches."""
+        """Gives `reduce-on-plateau` the validation loss of an epoch; does nothing to other schedules."""
         if self.plateau is not None:
             self.plateau.step(val_loss)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns where the schedule is."""
+        """Returns the state of the schedule, for a checkpoint."""
         return {
             "stepwise": self.stepwise.state_dict() if self.stepwise is not None else None,
             "plateau": self.plateau.state_dict() if self.plateau is not None else None,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes to where a schedule was; the optimiser's rates are its own to load."""
+        """Puts the schedule back into a saved state. The optimiser loads its rates itself."""
         if self.stepwise is not None:
             self.stepwise.load_state_dict(state["stepwise"])
         if self.plateau is not None:
@@ -96,7 +96,7 @@ def _main(
         case "multi-step":
             milestones = [epoch * steps_per_epoch - warmup_steps for epoch in config.milestones]
             return MultiStepLR(optimiser, milestones, config.gamma)
-        case "exponential":  # gamma once an epoch, smoothly
+        case "exponential":  # a factor of gamma in an epoch, spread over its steps
             return ExponentialLR(optimiser, config.gamma ** (1 / steps_per_epoch))
         case "cosine":
             return CosineAnnealingLR(optimiser, T_max=main_steps)

@@ -1,8 +1,8 @@
-"""One seed for everything: every random draw follows from it and from where in the run it is made.
+"""Makes every random draw follow from one seed and from the step in which it is made.
 
 seed, epoch, step, process -> seed_step -> augmentation, dropout, mixing of that step
 
-No generator's state must be saved, therefore: a run that resumes at a step draws what it would have drawn.
+So a checkpoint needs no state of a random generator: a run that goes on draws what it would have drawn.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ def seed_everything(seed: int) -> None:
 
 
 def seed_step(seed: int, epoch: int, step: int, rank: int = 0) -> None:
-    """Seeds everything for one step of one process; different steps are independent of each other."""
+    """Seeds Python, NumPy and torch for one step of one process. The draws of different steps are independent.
+
+    Args:
+        seed: the seed of the run.
+        epoch: the number of the epoch, from 0.
+        step: the number of the step in the epoch, from 0.
+        rank: the number of the process, from 0.
+    """
     mixed = np.random.SeedSequence((seed, epoch, step, rank)).generate_state(1)[0]
     seed_everything(int(mixed))
 
 
 def set_deterministic() -> None:
-    """Makes torch refuse operations whose result varies from run to run; on GPUs some are slower then."""
+    """Makes torch refuse operations whose result varies from run to run. Some are slower on GPUs then."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS needs it before its first use
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

@@ -1,6 +1,6 @@
-"""What learns from what in each epoch: the whole network from pixels, or a new head from features kept in memory.
+"""Decides what learns in each epoch: the network from pixels, or only its head from features kept in memory.
 
-config, epoch -> Stages.for_epoch(epoch) -> Stage: network, stores, transforms -> train.py
+config, epoch -> Stages.for_epoch(epoch) -> Stage: network, stores, transforms -> Trainer
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from training.networks.transfer import backbone_stages, extract_features, head_o
 from training.runs.progress import Reporter
 
 _FEATURE_BATCH = 64
-# Steps of features are numbered apart from those of epochs, so that their augmentation is of its own.
+# Features draw their augmentation as an epoch that no training reaches.
 _FEATURE_EPOCH = 2**31
 
 
 class Store(Protocol):
-    """Labelled inputs by position: pixels or features."""
+    """Labelled inputs, pixels or features, that are read by position."""
 
     labels: torch.Tensor
 
@@ -36,11 +36,11 @@ class Store(Protocol):
 
 
 class FeatureStore:
-    """What a frozen backbone makes of images.
+    """The features that a frozen backbone has computed from images.
 
     Args:
-        features: float32 `(N, V, F)`, of V views of each image.
-        labels: int64 `(N,)`.
+        features: float32 `(N, V, F)` for V views of each of N images, or `(N, F)` for one.
+        labels: the class of each image, int64 `(N,)`.
     """
 
     def __init__(self, features: torch.Tensor, labels: torch.Tensor) -> None:
@@ -48,22 +48,22 @@ class FeatureStore:
         self.labels = labels
 
     def batches(self, order: Sequence[torch.Tensor], *, workers: int, pin_memory: bool = False) -> Iterator[Batch]:
-        """Yields `(B, V, F)` and labels."""
+        """Yields the features at given positions, `(B, V, F)` or `(B, F)`, with their labels."""
         for positions in order:
             yield self.features[positions], self.labels[positions]
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One way to learn.
+    """What learns, and from which inputs.
 
     Attributes:
-        network: what is trained: a part of the model, or all of it.
-        training: its inputs.
-        validation: likewise.
-        vary: from a batch of `training` to what `network` takes.
-        prepare: likewise, of `validation`.
-        from_pixels: whether inputs are images.
+        network: the module that is trained: the whole network, or its head.
+        training: the inputs of the training split.
+        validation: the inputs of the validation split.
+        vary: turns a batch of `training` into the input of `network`, with random changes.
+        prepare: turns a batch of `validation` into the input of `network`, always in the same way.
+        from_pixels: whether the inputs are images. Otherwise they are features.
     """
 
     network: nn.Module
@@ -75,15 +75,15 @@ class Stage:
 
 
 class Stages:
-    """The stages of a run, each made when it is reached.
+    """The stages of a run. Each is made when its first epoch begins.
 
     Args:
-        config: of the run.
+        config: the configuration of the run.
         model: the whole network, on its device.
-        training: the training split.
-        validation: the validation split.
-        statistics: to normalise by.
-        reporter: shows the work on features.
+        training: the images of the training split.
+        validation: the images of the validation split.
+        statistics: the mean and std that images are normalised by.
+        reporter: shows how far the computation of features is.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Stages:
         self._features: Stage | None = None
 
     def for_epoch(self, epoch: int) -> Stage:
-        """Freezes what is frozen in an epoch, and returns how it learns."""
+        """Returns the stage of an epoch, from 0, and freezes the layers that do not learn in it."""
         set_trainable_stages(self.model, self.trainable_stages(epoch))
         if self.config.feature_views and epoch < self.config.frozen_epochs:
             if self._features is None:
@@ -115,7 +115,7 @@ class Stages:
         return Stage(self.model, self.training, self.validation, self._vary, self._prepare, from_pixels=True)
 
     def trainable_stages(self, epoch: int) -> int | None:
-        """Returns how many of the backbone's last stages learn in an epoch; None: all."""
+        """Returns how many of the backbone's last stages learn in an epoch; None means all."""
         if epoch < self.config.frozen_epochs:
             return 0
         thawed = epoch - self.config.frozen_epochs + 1

@@ -1,9 +1,9 @@
-"""The training loop, to be read from top to bottom.
+"""The training loop, written to be read from top to bottom.
 
 Trainer.fit: for each epoch: for each step: zero gradients, forward, loss, backward, step -> validate -> checkpoints
 
-Several processes (`accelerate launch`, `torchrun`) share each batch; gradients and metrics are averaged over them,
-and only the main one writes.
+Several processes (`accelerate launch`, `torchrun`) share each batch. Gradients and metrics are averaged over them, and
+only the main process writes files.
 """
 
 from __future__ import annotations
@@ -37,21 +37,23 @@ from training.runs.tracking import Tracker
 _EVALUATION_BATCH = 256
 
 OnEpoch = Callable[[dict[str, Any]], None]
+"""Is given the metrics of each epoch, by name."""
 
 
 class Trainer:
-    """One run, from its folder to its best weights.
+    """Trains the network of one run, and keeps its best weights.
 
     Args:
-        config: of the run.
-        run: its folder; goes on from the checkpoint in it, if there is one.
-        data: prepared by `prepare_data`.
-        accelerator: made by `make_accelerator`.
-        reporter: shows progress.
-        tracker: logs metrics.
+        config: the configuration of the run.
+        run: the folder of the run. Training goes on from the checkpoint in it, if there is one.
+        data: the images of the run, as `prepare_data` returns them.
+        accelerator: the device and the processes, as `make_accelerator` returns them.
+        reporter: shows a person how far the run is.
+        tracker: logs the metrics of each epoch.
 
     Raises:
-        ConfigError: the architecture and the other settings do not fit.
+        ConfigError: the architecture does not fit the other settings.
+        DataError: the pretrained weights cannot be downloaded.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class Trainer:
         self.class_names = data.class_names
         class_count = len(data.class_names)
         seed_everything(config.seed)
-        self.model = build_model(config, class_count)  # before the pixels: its mistakes are told at once
+        self.model = build_model(config, class_count)  # before any pixel is decoded: a mistake is told at once
         training, validation = data.training_store(), data.validation_store()
         self.statistics = choose_statistics(config, data, training)
         layout = torch.channels_last if config.channels_last else torch.contiguous_format
@@ -97,7 +99,7 @@ class Trainer:
         """Trains until the last epoch, or until early stopping.
 
         Args:
-            on_epoch: is given the metrics of each epoch, on every process; what it raises ends the training.
+            on_epoch: called after each epoch, on every process. What it raises ends the training.
 
         Raises:
             DivergedError: the loss became infinite or not a number.
@@ -141,7 +143,12 @@ class Trainer:
                 self.state.save(self.run)
 
     def train_epoch(self, stage: Stage, network: nn.Module) -> None:
-        """Trains what is left of an epoch; leaves its sums in `progress.running`."""
+        """Trains the steps of an epoch that are left, and adds them to the sums in `progress.running`.
+
+        Args:
+            stage: the stage of the epoch.
+            network: the network of the stage, as `stage_for_epoch` returns it.
+        """
         config, progress, device = self.config, self.progress, self.accelerator.device
         order = self.batch_order(progress.epoch)[progress.step :]
         batches = stage.training.batches(order, workers=config.workers, pin_memory=device.type == "cuda")
@@ -185,7 +192,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, stage: Stage) -> tuple[float, float]:
-        """Returns mean loss and accuracy on the validation split, each process having taken a part of it."""
+        """Returns the mean loss and the accuracy on the validation split. Each process takes a part of it."""
         device = self.accelerator.device
         evaluated = self.state.evaluated_model.eval()
         if self.accelerator.num_processes > 1:
@@ -206,7 +213,7 @@ class Trainer:
         return loss_mean, accuracy
 
     def _end_epoch(self, metrics: dict[str, Any]) -> None:
-        """Compares with the best epoch, writes the checkpoints, and decides about early stopping."""
+        """Compares an epoch with the best one, writes the checkpoints, and decides whether to stop early."""
         config, progress = self.config, self.progress
         loss, accuracy = metrics["val_loss"], metrics["val_accuracy"]
         score = (accuracy, -loss) if config.monitor == "val_accuracy" else (-loss, accuracy)
@@ -235,11 +242,16 @@ class Trainer:
             self.reporter.line(f"Stopped early: {config.monitor} has not improved for {patience} epochs.")
 
     def stage_for_epoch(self, epoch: int, before: Stage | None) -> tuple[Stage, nn.Module]:
-        """Returns how an epoch learns, and its network: compiled and shared among processes as configured."""
+        """Returns the stage of an epoch, and its network: compiled and shared among processes as configured.
+
+        Args:
+            epoch: the number of the epoch, from 0.
+            before: the stage of the epoch before; None in the first epoch of this process.
+        """
         stage = self.stages.for_epoch(epoch)
         trainable = (id(stage.network), self.stages.trainable_stages(epoch))
         if before is None or trainable != self._trainable:
-            # Anew where parameters freeze or thaw: DistributedDataParallel decides once which gradients it awaits.
+            # Again when parameters freeze or thaw: DistributedDataParallel decides once which gradients it waits for.
             self.accelerator.unwrap_model(stage.network, keep_fp32_wrapper=False)
             network: nn.Module = torch.compile(stage.network) if self.config.compile else stage.network  # type: ignore[assignment]
             self._network = self.accelerator.prepare_model(network)
@@ -247,7 +259,7 @@ class Trainer:
         return stage, self._network
 
     def batch_order(self, epoch: int) -> list[torch.Tensor]:
-        """Returns the positions of each of this process's batches in an epoch."""
+        """Returns the positions of the images of each batch that this process takes in an epoch, from 0."""
         return epoch_order(
             self.image_count,
             batch_size=self.config.batch_size,
@@ -258,7 +270,7 @@ class Trainer:
         )
 
     def _mean_over_processes(self, sums: tuple[float, float, float]) -> tuple[float, float, float]:
-        """Returns mean loss, accuracy and image count of sums over all processes."""
+        """Returns mean loss, accuracy and image count over all processes, from the sums of this one."""
         local = torch.tensor(sums, dtype=torch.float32 if self.accelerator.device.type == "mps" else torch.float64)
         loss, correct, count = self.accelerator.reduce(local.to(self.accelerator.device), reduction="sum").tolist()
         return loss / count, correct / count, count

@@ -1,4 +1,4 @@
-"""Every architecture by name.
+"""Builds the network that a configuration names.
 
 config, class count -> build_model -> (N, channels, S, S) normalised -> (N, C) logits
 """
@@ -27,12 +27,14 @@ _TORCHVISION, _TIMM = "torchvision/", "timm/"
 
 
 def build_model(config: TrainConfig, class_count: int, *, load_pretrained: bool = True) -> nn.Module:
-    """Builds the network that the configuration names, initialised; seeds are the caller's business.
+    """Builds the network that the configuration names, with pretrained or random weights.
+
+    Random weights are drawn from torch's global generator, which the caller seeds.
 
     Args:
-        config: of the run.
-        class_count: C.
-        load_pretrained: False leaves pretrained weights out, where a checkpoint's are loaded afterwards anyway.
+        config: the configuration of the run.
+        class_count: the number of classes, C.
+        load_pretrained: whether to load pretrained weights. False saves the work if those of a checkpoint follow.
 
     Returns:
         a module `(N, channels, S, S)` -> `(N, C)`, in training mode.
@@ -57,11 +59,7 @@ def build_model(config: TrainConfig, class_count: int, *, load_pretrained: bool 
 
 
 def pretrained_statistics(config: ModelSettings) -> Statistics:
-    """Returns the mean and std that the pretrained weights were trained with, three channels.
-
-    Raises:
-        ConfigError: the architecture is not one with pretrained weights.
-    """
+    """Returns the mean and std that the pretrained weights were trained with, for three channels."""
     if config.architecture == "efficientnet-lite0":
         return Statistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     if config.architecture.startswith(_TIMM):
@@ -178,7 +176,7 @@ def _require_rgb(config: TrainConfig) -> None:
 
 
 class _MainLogits(nn.Module):
-    """GoogLeNet or Inception with one output: scripted, they return all, and the two more are for old optimisers."""
+    """GoogLeNet or Inception with one output: scripted, they would return their auxiliary outputs too."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -215,7 +213,7 @@ def _replace_first_convolution(model: nn.Module, channels: int) -> None:
 
 
 def _check_size(model: nn.Module, config: TrainConfig) -> None:
-    """One forward pass of zeros, so that a size that does not fit is told before any work is done."""
+    """Sends zeros through the network, so that an image size that does not fit is told before any work is done."""
     model.eval()
     try:
         with torch.no_grad(), warnings.catch_warnings():

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-# lukemelas' names (EfficientNet-PyTorch, which the weights follow) -> timm's, outside the blocks.
+# Outside the blocks: lukemelas' names (EfficientNet-PyTorch, which the weights follow) -> timm's.
 _OUTSIDE_BLOCKS = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -19,7 +19,7 @@ _OUTSIDE_BLOCKS = {
     "_bn1": "bn2",
     "_fc": "classifier",
 }
-# Inside: the first block has no expansion, so that timm's numbering starts at its depthwise convolution.
+# Inside the blocks: the first has no expansion, and timm numbers from its depthwise convolution on.
 _WITHOUT_EXPANSION = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _WITH_EXPANSION = {
     "_expand_conv": "conv_pw",
@@ -72,7 +72,7 @@ def to_timm_name(key: str) -> str:
 
 
 def load_by_name(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
-    """Loads weights whose names and shapes must be the model's, every one.
+    """Loads weights by name. Every name and every shape must be the same as in the model.
 
     Raises:
         WeightsMismatchError: a name is missing or left over, or a shape differs; the model is unchanged.
@@ -89,7 +89,7 @@ def load_by_name(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def _stage_of(block: int) -> tuple[int, int]:
-    """Returns the stage that a running block number falls into, and its place there."""
+    """Returns the stage of a block and its place there, from the number that counts through all blocks."""
     for stage, count in enumerate(_BLOCKS_PER_STAGE):
         if block < count:
             return stage, block

@@ -1,6 +1,6 @@
-"""The weights that training starts from, where they are not pretrained.
+"""Draws the random weights that a network without pretrained weights starts from.
 
-architecture -> initialise -> training
+build_model -> initialise -> Trainer
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ _WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def initialise(model: nn.Module, scheme: Initialisation) -> None:
-    """Draws the weights of convolutions and linear layers anew; biases start at zero.
+    """Draws the weights of convolutions and linear layers anew; sets their biases to zero.
 
     `kaiming` keeps the variance of activations through ReLU layers (He et al. 2015, https://arxiv.org/abs/1502.01852),
-    `xavier` through linear ones (Glorot & Bengio 2010); `default` leaves what the layers drew themselves.
+    `xavier` through linear ones (Glorot & Bengio 2010); `default` keeps what torch's layers drew when they were made.
     """
     if scheme == "default":
         return

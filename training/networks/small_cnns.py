@@ -1,4 +1,4 @@
-"""The small networks, written out for reading: `simple-cnn`, `tiny-net`, `gap-cnn`.
+"""The small networks `simple-cnn`, `tiny-net` and `gap-cnn`, written to be read.
 
 (N, channels, S, S) normalised -> blocks: convolution, pooling -> (N, F) features -> head -> (N, C) logits
 """
@@ -16,10 +16,10 @@ class TinyNet(nn.Module):
     """One convolution, one pooling, one linear layer: the least that is a convolutional network.
 
     Args:
-        class_count: C.
-        channels: of the images.
-        image_size: S.
-        width: channels of the convolution.
+        class_count: the number of classes, C.
+        channels: the number of channels of the images.
+        image_size: the side of the images in pixels, S.
+        width: the number of channels that the convolution gives.
     """
 
     def __init__(self, class_count: int, *, channels: int, image_size: int, width: int = 8) -> None:
@@ -39,17 +39,17 @@ class TinyNet(nn.Module):
 class SimpleCNN(nn.Module):
     """Blocks of convolution, [batch normalisation,] max pooling, ReLU and dropout; then a multi-layer perceptron.
 
-    ReLU follows the pooling: it gives the same as before it (both keep order), on a quarter of the values.
+    ReLU follows the pooling. The result is the same as in the other order, and ReLU has a quarter of the values to do.
 
     Args:
-        class_count: C.
-        channels: of the images.
-        image_size: S.
-        widths: channels of each block; each halves the side, as long as there is one to halve.
-        convolutions_per_block: how many convolutions stand before each pooling.
-        hidden_width: units of the head's hidden layer.
-        batchnorm: normalise after each convolution.
-        dropout: in the head; in blocks, half as much, and of whole channels.
+        class_count: the number of classes, C.
+        channels: the number of channels of the images.
+        image_size: the side of the images in pixels, S.
+        widths: the number of channels of each block. Each block halves the side until it is one pixel.
+        convolutions_per_block: the number of convolutions before each pooling.
+        hidden_width: the number of units of the hidden layer in the head.
+        batchnorm: whether to normalise after each convolution.
+        dropout: the probability of dropout in the head. Blocks drop whole channels with half of it.
     """
 
     def __init__(
@@ -90,13 +90,13 @@ class GapCNN(nn.Module):
     Lin et al. 2013, "Network in Network" (https://arxiv.org/abs/1312.4400).
 
     Args:
-        class_count: C.
-        channels: of the images.
-        image_size: S; decides how many blocks pool.
-        widths: channels of each block.
-        convolutions_per_block: how many convolutions stand before each pooling.
-        batchnorm: normalise after each convolution.
-        dropout: before the head; in blocks, half as much, and of whole channels.
+        class_count: the number of classes, C.
+        channels: the number of channels of the images.
+        image_size: the side of the images in pixels, S. It decides how many blocks pool.
+        widths: the number of channels of each block.
+        convolutions_per_block: the number of convolutions before each pooling.
+        batchnorm: whether to normalise after each convolution.
+        dropout: the probability of dropout before the head. Blocks drop whole channels with half of it.
     """
 
     def __init__(

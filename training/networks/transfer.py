@@ -1,9 +1,9 @@
-"""A pretrained network for other classes: a new head, a backbone that is frozen, and unfrozen again by stages.
+"""Adapts a pretrained network to other classes: a new head, and a backbone that is frozen and thaws by stages.
 
-pretrained -> replace_head -> freeze_backbone -> extract features, train the head -> unfreeze, train on
+pretrained -> replace_head -> set_trainable_stages(0), extract_features: train the head -> thaw, train on
 
-The head is the last linear layer (or, in the fully convolutional SqueezeNet, the last convolution); all before it is
-the backbone.
+The head is the last linear layer. In SqueezeNet, which is fully convolutional, it is the last convolution. All layers
+before the head are the backbone.
 """
 
 from __future__ import annotations
@@ -47,7 +47,10 @@ def head_of(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def backbone_stages(model: nn.Module) -> list[list[nn.Parameter]]:
-    """Returns the backbone's parameters in stages, first to last: its children, and the children of sequences."""
+    """Returns the parameters of the backbone by stage, first to last.
+
+    A stage is a child of the network; a child that is a sequence gives a stage for each of its own children.
+    """
     head_parameters = {id(parameter) for parameter in head_of(model)[1].parameters()}
     children: list[nn.Module] = []
     for child in model.children():
@@ -61,7 +64,7 @@ def backbone_stages(model: nn.Module) -> list[list[nn.Parameter]]:
 
 
 def set_trainable_stages(model: nn.Module, count: int | None) -> None:
-    """Freezes the backbone except for its last `count` stages; None frees all of it. The head always learns."""
+    """Freezes the backbone except for its last `count` stages; None thaws all of it. The head always learns."""
     stages = backbone_stages(model)
     frozen = [] if count is None else stages[: max(0, len(stages) - count)]
     model.requires_grad_(True)
@@ -73,7 +76,7 @@ def set_trainable_stages(model: nn.Module, count: int | None) -> None:
 def set_training_mode(model: nn.Module) -> None:
     """Puts the model into training mode, but layers that are frozen into evaluation mode.
 
-    A frozen batch normalisation must not let the new images move its statistics: the weights behind it would not
+    New images must not move the statistics of a frozen batch normalisation: the frozen weights behind it would not
     follow.
     """
     model.train()
@@ -85,11 +88,11 @@ def set_training_mode(model: nn.Module) -> None:
 
 @torch.no_grad()
 def extract_features(model: nn.Module, batches: Iterable[torch.Tensor]) -> torch.Tensor:
-    """Computes what the head is given.
+    """Computes the features of images: what the head of the network takes.
 
     Args:
-        model: any network with a head that takes `(N, F)`.
-        batches: of `(B, channels, S, S)`, normalised.
+        model: a network whose head takes `(N, F)`.
+        batches: normalised images, `(B, channels, S, S)` each.
 
     Returns:
         `(N, F)` float32, on the CPU.

@@ -1,4 +1,4 @@
-"""Figures in one style, as PNG files, or as SVG in the colours of the page that they are put into.
+"""Draws figures in one style, and saves them as PNG files or as SVG in the colours of a page.
 
 panel, picture_grid -> matplotlib Figure -> save_png, to_svg -> visualize, report
 """
@@ -21,15 +21,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-# Near-black in PNG files; replaced in SVG by what the page's theme has.
+# The colours of PNG files. In SVG the colours of the page stand instead.
 INK, LINE = "#1b1d21", "#d5d8dd"
 
 Picture = npt.NDArray[Any] | torch.Tensor
-"""`(H, W)` or `(H, W, 3)`, uint8 or float in [0, 1]."""
+"""A picture, `(H, W)` or `(H, W, 3)`: uint8, or float in [0, 1]."""
 
 
 def panel(width: float, height: float) -> tuple[Figure, Axes]:
-    """Returns an empty figure of that size in inches, and its axes."""
+    """Returns an empty figure and its axes; width and height are in inches."""
     with rc_context(_style()):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots()
@@ -50,11 +50,11 @@ def picture_grid(
     """Draws pictures side by side, in rows.
 
     Args:
-        pictures: at least one.
-        titles: of the pictures, or none.
-        columns: pictures in a row.
-        side: of a picture in inches.
-        colours: matplotlib's name of the colour map of grey pictures.
+        pictures: the pictures, at least one. A grey float picture is scaled from its lowest to its highest value.
+        titles: a title for each picture, or none at all.
+        columns: the number of pictures in a row.
+        side: the side of a picture in inches.
+        colours: the name of matplotlib's colour map for grey pictures.
     """
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
@@ -93,7 +93,7 @@ def to_svg(figure: Figure) -> str:
 
 
 def data_uri(image: torch.Tensor) -> str:
-    """Returns an image, uint8 `(3, H, W)`, as the address of a PNG that holds it."""
+    """Returns an image, uint8 `(3, H, W)`, as a PNG inside a `data:` address."""
     encoded = io.BytesIO()
     Image.fromarray(image.permute(1, 2, 0).numpy()).save(encoded, "PNG")
     return "data:image/png;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")

@@ -1,6 +1,6 @@
-"""What the first layers look for and find: filters, and maps before and after activation and pooling.
+"""Finds the filters of the first convolution, and its maps before and after activation and pooling.
 
-Predictor -> first_filters; LayerRuns of an image -> first_feature_maps -> figures
+Predictor -> first_filters; LayerRuns of an image -> first_feature_maps -> visualize
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ def first_filters(model: nn.Module) -> tuple[str, torch.Tensor]:
 
 
 def as_pictures(filters: torch.Tensor) -> torch.Tensor:
-    """Scales filters for the eye: each to [0, 1], 0.5 being 0.
+    """Scales each filter to [0, 1] for the eye; a weight of 0 becomes 0.5.
 
     Args:
-        filters: `(out, in, k, k)`.
+        filters: the weights of a convolution, `(out, in, k, k)`.
 
     Returns:
-        `(out, k, k, 3)` where in is 3; otherwise the mean over the input channels, `(out, k, k)`.
+        pictures in colour, `(out, k, k, 3)`, if there are three input channels; otherwise grey ones of the mean over
+        the input channels, `(out, k, k)`.
     """
     filters = filters.permute(0, 2, 3, 1) if filters.shape[1] == 3 else filters.mean(dim=1)
     largest = filters.abs().flatten(1).amax(dim=1).clamp(min=1e-12)
@@ -53,7 +54,7 @@ def as_pictures(filters: torch.Tensor) -> torch.Tensor:
 def first_feature_maps(runs: Sequence[LayerRun]) -> list[LayerRun]:
     """Returns the first convolution, and the first activation and the first pooling after it, in calling order.
 
-    Layers that a network calls as functions, without a module, are not seen; what is not there is left out.
+    Operations that are no modules, such as `torch.relu`, are not seen. What the network has none of is left out.
 
     Raises:
         NotDrawableError: the network has no convolution.

@@ -1,4 +1,4 @@
-"""Plots of a run, each a matplotlib `Figure`.
+"""Draws the plots of the report, each as a matplotlib `Figure`.
 
 history, Metrics -> Figure -> drawing.save_png, drawing.to_svg -> report
 """
@@ -14,14 +14,22 @@ from matplotlib.ticker import MaxNLocator
 from training.evaluation.calibration import ReliabilityBin
 from training.pictures.drawing import INK, panel
 
-BLUE, ORANGE = "#3b82d6", "#e07a2f"  # told apart by people with any colour vision, on white and on black
+BLUE, ORANGE = "#3b82d6", "#e07a2f"  # anybody can tell them apart, on white and on black
 _MAX_WRITTEN_CLASSES = 20
 
 
 def curves(
     epochs: Sequence[int], series: Mapping[str, Sequence[float]], *, title: str, best_epoch: int | None, percent: bool
 ) -> Figure:
-    """Draws training against validation, with the best epoch marked."""
+    """Draws training against validation over the epochs.
+
+    Args:
+        epochs: the numbers of the epochs, from 1.
+        series: the values of each epoch, by the name of the curve.
+        title: the name of the values, such as `loss`.
+        best_epoch: the epoch that is marked; None marks none.
+        percent: whether the values are parts that are shown as percentages.
+    """
     figure, axes = panel(5.2, 3.2)
     for (label, values), colour in zip(series.items(), (BLUE, ORANGE), strict=False):
         scaled = [100 * value for value in values] if percent else values
@@ -36,7 +44,7 @@ def curves(
 
 
 def learning_rates(steps: Sequence[float], rates: Sequence[float], *, x_label: str) -> Figure:
-    """Draws the learning rate over the run."""
+    """Draws the learning rate over the steps or epochs of a run; `x_label` says which."""
     figure, axes = panel(5.2, 2.6)
     axes.plot(steps, rates, color=BLUE, linewidth=2)
     axes.set_xlabel(x_label)
@@ -47,7 +55,7 @@ def learning_rates(steps: Sequence[float], rates: Sequence[float], *, x_label: s
 
 
 def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
-    """Draws how often each class (row) was taken for each (column), as a part of the row."""
+    """Draws how often each class (a row) was taken for each class (a column), as a part of the row."""
     counts = np.array(matrix, dtype=float)
     parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = min(9.0, 2.2 + 0.42 * len(class_names)) if len(class_names) <= _MAX_WRITTEN_CLASSES else 6.5
@@ -67,7 +75,7 @@ def confusion(matrix: Sequence[Sequence[int]], class_names: Sequence[str]) -> Fi
 
 
 def reliability(bins: Sequence[ReliabilityBin]) -> Figure:
-    """Draws accuracy against confidence: on the diagonal, 80 % sure means right in 80 % of the cases."""
+    """Draws accuracy against confidence. On the diagonal, an answer that is 80 % sure is right in 80 % of the cases."""
     figure, axes = panel(4.8, 4.0)
     axes.plot([0, 100], [0, 100], color=INK, linewidth=1, linestyle=(0, (2, 3)), label="perfectly calibrated")
     total = sum(row.image_count for row in bins)
@@ -109,5 +117,5 @@ def class_counts(counts: Mapping[str, int]) -> Figure:
 
 
 def _short(name: str) -> str:
-    name = name.replace("$", r"\$")  # matplotlib reads formulas between dollars
+    name = name.replace("$", r"\$")  # matplotlib takes what is between dollars for a formula
     return name if len(name) <= 18 else name[:17] + "…"

@@ -1,4 +1,4 @@
-"""Where the network looked: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
+"""Shows which parts of an image speak for a class: Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391).
 
 uint8 (1, 3, S, S) -> last convolution's maps A and the gradient of a class's logit -> relu(sum of mean(gradient) * A)
 """
@@ -18,12 +18,12 @@ def grad_cam(predictor: Predictor, image: torch.Tensor, class_index: int) -> tor
     """Computes how much each part of an image speaks for a class.
 
     Args:
-        predictor: in evaluation mode.
-        image: uint8 `(1, 3, S, S)`.
-        class_index: of the class in question.
+        predictor: the model, in evaluation mode.
+        image: one image, uint8 `(1, 3, S, S)`.
+        class_index: the index of the class, from 0.
 
     Returns:
-        float `(S, S)` in [0, 1]; all 0 where nothing speaks for the class.
+        the heat of each pixel, float `(S, S)` in [0, 1]; 0 everywhere if nothing speaks for the class.
 
     Raises:
         NotDrawableError: the network has no convolution.
@@ -34,7 +34,7 @@ def grad_cam(predictor: Predictor, image: torch.Tensor, class_index: int) -> tor
     maps: list[torch.Tensor] = []
 
     def keep(_layer: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
-        # A leaf of its own: layers behind may be frozen or work in place, the gradient is the same.
+        # Made a leaf: the layers behind it may be frozen or work in place, and the gradient is the same.
         maps.append(output.detach().requires_grad_())
         return maps[-1].clone()
 
@@ -42,7 +42,7 @@ def grad_cam(predictor: Predictor, image: torch.Tensor, class_index: int) -> tor
     try:
         with torch.enable_grad():
             logits = predictor.model(network_input(predictor, image))
-            # `network_input` has passed the hook as well; the maps of this pass are the last ones.
+            # `network_input` has run the network too, and its maps come first in the list.
             (gradient,) = torch.autograd.grad(logits[0, class_index], maps[-1])  # (1, K, h, w)
     finally:
         handle.remove()
@@ -56,11 +56,11 @@ def overlay(image: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
     """Lays a heat map over an image.
 
     Args:
-        image: uint8 `(3, S, S)`.
-        heat: `(S, S)` in [0, 1].
+        image: one image, uint8 `(3, S, S)`.
+        heat: the heat of each pixel, `(S, S)` in [0, 1].
 
     Returns:
-        float `(S, S, 3)` in [0, 1]: greyed and dimmed where cold, yellow to red where warm.
+        the picture, float `(S, S, 3)` in [0, 1]: the image in grey, and over it the colours of the heat.
     """
     from matplotlib import colormaps
 

@@ -1,4 +1,4 @@
-"""What happens inside a network, layer by layer: the output of each in the order of the calls.
+"""Records what each layer of a network gives for an image, in the order of the calls.
 
 Predictor, uint8 (1, 3, S, S) -> run_layers -> LayerRun per layer -> tables, feature maps
 """
@@ -19,11 +19,11 @@ class LayerRun:
     """One call of a layer.
 
     Attributes:
-        name: where it is in the network, such as `blocks.0.conv`.
-        layer: itself.
-        kind: its class, such as `Conv2d`.
-        output: `(1, ...)`, a copy: the next layer may work in place.
-        parameter_count: of the numbers that it learns.
+        name: the name of the layer in the network, such as `blocks.0.conv`.
+        layer: the layer itself.
+        kind: the class of the layer, such as `Conv2d`.
+        output: the output of the call, `(1, ...)`. It is a copy, since the next layer may work in place.
+        parameter_count: how many numbers the layer learns.
     """
 
     name: str
@@ -34,7 +34,7 @@ class LayerRun:
 
 
 def network_input(predictor: Predictor, images: torch.Tensor) -> torch.Tensor:
-    """Returns what `classify` gives its network: `(N, 3, S, S)` uint8 -> `(N, channels, S, S)` normalised."""
+    """Returns what the network is given for images: uint8 `(N, 3, S, S)` -> normalised `(N, channels, S, S)`."""
     caught: list[torch.Tensor] = []
 
     def catch(_model: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -49,11 +49,11 @@ def network_input(predictor: Predictor, images: torch.Tensor) -> torch.Tensor:
 
 
 def run_layers(predictor: Predictor, image: torch.Tensor) -> list[LayerRun]:
-    """Sends one image through the network and keeps what each layer without layers of its own gives.
+    """Sends one image through the network, and returns each call of a layer that has no layers inside.
 
     Args:
-        predictor: in evaluation mode.
-        image: uint8 `(1, 3, S, S)`.
+        predictor: the model, in evaluation mode.
+        image: one image, uint8 `(1, 3, S, S)`.
     """
     runs: list[LayerRun] = []
     handles: list[RemovableHandle] = []
@@ -78,8 +78,8 @@ def layer_table(runs: list[LayerRun], parameter_count: int) -> str:
     """Returns name, kind, output shape and parameter count of each layer as lines of text.
 
     Args:
-        runs: of the layers.
-        parameter_count: of the whole network.
+        runs: the calls of the layers, as `run_layers` returns them.
+        parameter_count: how many numbers the whole network learns.
     """
     rows = [("layer", "kind", "output", "parameters")]
     for run in runs:

@@ -1,6 +1,6 @@
-"""One self-contained HTML file that tells how good a run's model is, where it fails, and what it learned from.
+"""Writes the report of a run: one HTML file that shows how good the model is, where it fails, and what it learned from.
 
-run folder: history, scan, evaluation, predictions, weights -> figures as SVG -> report.html (template) -> report.html
+run folder: history, scan, evaluation, predictions, weights -> figures as SVG -> report_template.html -> report.html
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def write_report(run: RunFolder) -> Path:
     """Writes `report.html` into the folder of a run that was evaluated.
 
     Returns:
-        its path.
+        the path of the report.
 
     Raises:
         RunError: the run was not evaluated, or its folder cannot be written.
@@ -75,7 +75,7 @@ def write_report(run: RunFolder) -> Path:
 
 
 def _history(run: RunFolder) -> dict[str, Any]:
-    """Returns the curves, the learning rate, and what the curves say."""
+    """Returns the curves, the learning rate, and a sentence on what the curves say."""
     epochs = [json.loads(line) for line in run.history_file.read_text(encoding="utf-8").splitlines()]
     if not epochs:
         return {"loss_curve": None, "accuracy_curve": None, "rate_curve": None, "diagnosis": None, "epochs": epochs}
@@ -104,12 +104,11 @@ _SERIES = (("training", "train"), ("validation", "val"))
 def diagnose(epochs: list[dict[str, Any]], best: dict[str, Any]) -> str:
     """Returns what the curves say about over- and underfitting, as a person would read them.
 
-    Training images are augmented and pass through dropout, validation images do not: a training accuracy below that of
-    validation is no mistake.
+    Training accuracy may be below validation accuracy: only training images are augmented and pass through dropout.
 
     Args:
-        epochs: lines of the history.
-        best: the best of them.
+        epochs: the lines of `history.jsonl`, one for each epoch.
+        best: the line of the best epoch.
     """
     last = epochs[-1]
     gap = best["train_accuracy"] - best["val_accuracy"]
@@ -145,7 +144,7 @@ def _result_figures(evaluation: RunEvaluation, predictions: Predictions, run: Ru
 
 
 def _insights(predictor: Predictor, predictions: Predictions, run: RunFolder) -> dict[str, Any]:
-    """Returns filters, feature maps and Grad-CAM, each None where the network has nothing of the kind."""
+    """Returns filters, feature maps and Grad-CAM; those that the network has nothing to draw for are None or empty."""
     examples = predictions.example_images[:_CAM_IMAGES]
     wrong = predictions.mistake_images[:_CAM_IMAGES]
 
@@ -169,7 +168,7 @@ def _insights(predictor: Predictor, predictions: Predictions, run: RunFolder) ->
 
 
 def _confusions(test: Metrics) -> list[tuple[int, str, str]]:
-    """Returns count, label and prediction of the most frequent mistakes."""
+    """Returns the most frequent mistakes: how many there are, the label and the prediction."""
     names = [row.class_name for row in test.classes]
     pairs = [
         (count, names[label], names[prediction])

@@ -1,6 +1,6 @@
-"""Pictures of what a network learned and does, of a run's weights.
+"""Draws what the network of a run has learned: filters, feature maps, Grad-CAM; and how its training images varied.
 
-run folder, image -> run_predictor -> filters, feature maps, layer table, Grad-CAM, augmentations -> Figure -> PNG
+run folder, image -> run_predictor -> filters, feature maps, Grad-CAM, augmentations -> Figure -> PNG, report
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _MAX_MAPS = 32
 
 
 def read_image(path: Path, predictor: Predictor) -> torch.Tensor:
-    """Reads an image as the network will see it.
+    """Reads an image file, and resizes and crops it as the model does.
 
     Returns:
-        uint8 `(3, S, S)`.
+        the image, uint8 `(3, S, S)`.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read, or is no image.
     """
     try:
         pixels = decode(path.read_bytes()).to_tensor()
@@ -50,7 +50,7 @@ def read_image(path: Path, predictor: Predictor) -> torch.Tensor:
 
 
 def filter_figure(predictor: Predictor) -> Figure:
-    """Draws the filters of the first convolution; with 3 channels in colour, mid-grey being 0.
+    """Draws the filters of the first convolution: in colour if it takes 3 channels, where mid-grey is a weight of 0.
 
     Raises:
         NotDrawableError: the network has no convolution.
@@ -63,11 +63,11 @@ def map_figures(predictor: Predictor, image: torch.Tensor) -> list[tuple[str, Fi
     """Draws the feature maps of the first convolution, activation and pooling.
 
     Args:
-        predictor: in evaluation mode.
-        image: uint8 `(3, S, S)`.
+        predictor: the model, in evaluation mode.
+        image: one image, uint8 `(3, S, S)`.
 
     Returns:
-        a title and a figure for each, in the order of the calls.
+        a title and a figure for each of the three, in the order of the calls.
 
     Raises:
         NotDrawableError: the network has no convolution.
@@ -85,8 +85,8 @@ def cam_figure(predictor: Predictor, images: torch.Tensor) -> Figure:
     """Draws each image above the overlay of its Grad-CAM for the most probable class.
 
     Args:
-        predictor: in evaluation mode.
-        images: uint8 `(N, 3, S, S)`.
+        predictor: the model, in evaluation mode.
+        images: the images, uint8 `(N, 3, S, S)`.
 
     Raises:
         NotDrawableError: the network has no convolution.
@@ -103,16 +103,16 @@ def cam_figure(predictor: Predictor, images: torch.Tensor) -> Figure:
 
 
 def run_augmentation_figure(run: RunFolder, *, images: int, versions: int, seed: int) -> Figure:
-    """Draws training images of a run, of different classes first, and versions of each as training sees them.
+    """Draws a few training images of a run, and random versions of each as training sees them.
 
     Args:
-        run: the run.
-        images: how many.
-        versions: of each.
-        seed: of the draws.
+        run: the folder of the run.
+        images: the number of images. Each is of another class, as long as there are classes left.
+        versions: the number of versions of each image.
+        seed: the seed of the random versions.
 
     Raises:
-        DataError: the data are not there any more.
+        DataError: the images of the run are not there any more.
     """
     config, best = run.config(), load_best(run.best_checkpoint)
     data = prepare_data(config, run.path)
@@ -130,14 +130,14 @@ def run_augmentation_figure(run: RunFolder, *, images: int, versions: int, seed:
 def augmentation_figure(
     config: TrainConfig, images: torch.Tensor, statistics: Statistics, *, versions: int, seed: int
 ) -> Figure:
-    """Draws each image (left) and versions of it as training would see them.
+    """Draws each image (left) and random versions of it as training sees them.
 
     Args:
-        config: of the run.
-        images: uint8 `(N, channels, R, R)`, of the training store.
-        statistics: to normalise by.
-        versions: of each image.
-        seed: of the draws.
+        config: the configuration of the run.
+        images: images of the training split, uint8 `(N, channels, R, R)`.
+        statistics: the mean and std that images are normalised by.
+        versions: the number of versions of each image.
+        seed: the seed of the random versions.
     """
     torch.manual_seed(seed)
     transform = TrainingTransform(config, statistics)

@@ -1,6 +1,6 @@
-"""The state of a run on disk: written whole or not at all, so that a kill at any moment leaves one that is good.
+"""Reads and writes the checkpoints and the logs of a run. A kill at any moment leaves a checkpoint that is whole.
 
-train.py -> TrainingState -> save: temporary file, fsync, rename -> last.pt -> load -> train.py goes on
+TrainingState -> Checkpoint -> temporary file, fsync, rename -> last.pt -> load_checkpoint -> TrainingState
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from training.errors import RunError
 
 @dataclass
 class Progress:
-    """Where a run is, in plain numbers.
+    """How far a run is.
 
     Attributes:
-        epoch: the epoch that is next, or under way; from 0.
-        step: its steps that are done.
-        global_step: all steps that are done.
-        running: sums over the steps of the epoch that are done: loss, correct, images.
-        best_score: of the best epoch: what is compared.
-        best_epoch: its number.
-        epochs_without_gain: since then.
-        stopped_early: the run is over before its last epoch.
+        epoch: the epoch that is next or under way, from 0.
+        step: the number of steps of that epoch that are done.
+        global_step: the number of steps of the run that are done.
+        running: three sums over the steps of the epoch that are done: the loss of each image, the number of images
+            that were classified correctly, the number of images.
+        best_score: the monitored metric of the best epoch and then the other metric. More is better, so that a loss
+            is negative.
+        best_epoch: the number of the best epoch, from 0; -1 before the first has ended.
+        epochs_without_gain: the number of epochs since the best one.
+        stopped_early: whether early stopping has ended the run.
     """
 
     epoch: int = 0
@@ -45,7 +47,16 @@ class Progress:
 
 @dataclass
 class Checkpoint:
-    """All that a run needs to go on, bit for bit; random draws follow from `seeding`."""
+    """All that a run needs to go on bit for bit. Random draws are not part of it: `training.fitting.seeding` tells why.
+
+    Attributes:
+        progress: how far the run is.
+        model: the parameters and buffers of the network, by name.
+        optimiser: the state of the optimiser.
+        schedule: the state of the learning-rate schedule.
+        average: the parameters and buffers of the averaged network; None if the run keeps no average.
+        scaler: the state of the loss scaler at precision fp16; None at every other precision.
+    """
 
     progress: Progress
     model: Mapping[str, Any]
@@ -60,12 +71,12 @@ class BestWeights:
     """The weights of the best epoch, and what is needed to use them.
 
     Attributes:
-        model: parameters and buffers by name; the averaged ones where there is an average.
-        class_names: in the order of the logits.
-        mean: of each channel, that inputs are normalised by.
-        std: likewise.
-        epoch: from 0; -1 before any training.
-        metrics: of that epoch.
+        model: parameters and buffers by name; the averaged ones if the run keeps an average.
+        class_names: the C names of the classes, in the order of the logits.
+        mean: the mean of each channel, by which inputs are normalised.
+        std: the standard deviation of each channel, by which inputs are normalised.
+        epoch: the number of the best epoch, from 1.
+        metrics: the validation loss and accuracy of that epoch.
     """
 
     model: Mapping[str, torch.Tensor]

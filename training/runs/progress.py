@@ -1,6 +1,6 @@
-"""What a person sees while a run works: bars on a terminal, plain lines elsewhere, on one process only.
+"""Shows a person how far a run is: bars on a terminal, plain lines elsewhere, on the main process only.
 
-train.py -> Reporter.line, Reporter.track -> stderr
+Trainer -> Reporter.line, Reporter.track -> stderr
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_PLAIN_INTERVAL_S = 30.0  # a long epoch says that it lives
+_PLAIN_INTERVAL_S = 30.0  # a long epoch shows so often that it is alive
 
 
 class _ImagesPerSecond(ProgressColumn):
@@ -30,7 +30,14 @@ class _ImagesPerSecond(ProgressColumn):
 
 
 class Advance:
-    """Tells one bar how far it is."""
+    """Moves one bar; where there is no bar, prints a line now and then.
+
+    Args:
+        console: where lines are printed.
+        description: what is done, such as `Epoch 1 of 2`.
+        steps: the number of steps until it is done.
+        bar: the bar; None where the console is no terminal.
+    """
 
     def __init__(self, console: Console, description: str, steps: int, bar: Progress | None) -> None:
         self.console = console
@@ -43,7 +50,12 @@ class Advance:
         self.task = bar.add_task(description, total=steps, images=0, note="") if bar is not None else None
 
     def __call__(self, images: int, note: str = "") -> None:
-        """Moves by one step of so many images."""
+        """Moves by one step.
+
+        Args:
+            images: the number of images in the step.
+            note: a few words to show beside the bar.
+        """
         self.done += 1
         self.images += images
         if self.bar is not None and self.task is not None:
@@ -60,23 +72,23 @@ class Advance:
 
 
 class Reporter:
-    """Prints on the main process; silent on others.
+    """Prints on the main process, and is silent on all others.
 
     Args:
         active: whether this is the main process.
-        console: where to; standard error by default.
+        console: where to print; standard error by default.
     """
 
     def __init__(self, *, active: bool = True, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, quiet=not active)
 
     def line(self, text: str) -> None:
-        """Prints a line."""
+        """Prints one line of text."""
         self.console.print(text, highlight=False, soft_wrap=True, markup=False)
 
     @contextmanager
     def track(self, description: str, steps: int) -> Iterator[Advance]:
-        """Shows a bar while the block runs, and removes it afterwards."""
+        """Shows a bar while the block runs; yields the `Advance` that the block calls after each step."""
         if self.console.is_terminal and not self.console.quiet:
             columns = (
                 TextColumn("{task.description}"),

@@ -1,6 +1,6 @@
-"""The folder of a run: what is in it, how it is made, found and opened again.
+"""The folder of a run: the files in it, how it is made, and how it is found again.
 
-train -> create_run -> runs/<name>-<time>/: config.yaml, environment.json, scan.json, split.json, history.jsonl,
+config -> create_run -> runs/<name>-<time>/: config.yaml, environment.json, scan.json, split.json, history.jsonl,
          steps.jsonl, checkpoints/ -> evaluation, report, export -> open_run
 """
 
@@ -29,56 +29,56 @@ _LIBRARIES = ("torch", "torchvision", "timm", "accelerate", "numpy", "pillow", "
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Where the files of a run are.
+    """The folder of a run, and the paths of its files.
 
     Attributes:
-        path: of the folder.
+        path: the path of the folder.
     """
 
     path: Path
 
     @property
     def config_file(self) -> Path:
-        """The configuration, complete."""
+        """The file with the complete configuration."""
         return self.path / "config.yaml"
 
     @property
     def environment_file(self) -> Path:
-        """Versions, commit, threads, seed."""
+        """The file with the versions of libraries, the commit, the number of threads and the seed."""
         return self.path / "environment.json"
 
     @property
     def baseline_file(self) -> Path:
-        """The accuracy before training."""
+        """The file with the loss and accuracy before training, and those of guessing."""
         return self.path / "baseline.json"
 
     @property
     def history_file(self) -> Path:
-        """One JSON object for each epoch."""
+        """The log of the epochs: a JSON object a line."""
         return self.path / "history.jsonl"
 
     @property
     def steps_file(self) -> Path:
-        """One JSON object for each step."""
+        """The log of the steps: a JSON object a line."""
         return self.path / "steps.jsonl"
 
     @property
     def best_checkpoint(self) -> Path:
-        """The weights of the best epoch."""
+        """The file with the weights of the best epoch."""
         return self.path / "checkpoints" / "best.pt"
 
     @property
     def last_checkpoint(self) -> Path:
-        """All that the run needs to go on."""
+        """The file with all that the run needs to go on."""
         return self.path / "checkpoints" / "last.pt"
 
     @property
     def published_file(self) -> Path:
-        """Where the model was published."""
+        """The file that says where the model was published; there is none before."""
         return self.path / "published.json"
 
     def config(self) -> TrainConfig:
-        """Reads the configuration.
+        """Reads the configuration of the run.
 
         Raises:
             ConfigError: it cannot be read.
@@ -118,13 +118,13 @@ def find_run(which: str, *, runs: Path, name: str | None = None, trained: bool =
     """Returns a run's folder.
 
     Args:
-        which: its path, or `last`.
-        runs: where runs are.
-        name: with `last`: of the model; any if None.
-        trained: with `last`: only runs that have weights; `find-lr` makes runs without.
+        which: the path of the folder, or `last` for the run that was begun last.
+        runs: the folder that holds the runs.
+        name: the name of the model that `last` looks for; None means any.
+        trained: whether `last` looks only for runs that have weights. `find-lr` makes runs without.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no such run.
     """
     if which != "last":
         run = RunFolder(Path(which))
@@ -140,7 +140,7 @@ def find_run(which: str, *, runs: Path, name: str | None = None, trained: bool =
 
 
 def environment(config: TrainConfig) -> dict[str, Any]:
-    """Returns what else a run's outcome depends on."""
+    """Returns what the outcome of a run depends on beside its settings: versions, commit, device, threads, seed."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

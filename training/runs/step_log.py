@@ -34,7 +34,7 @@ class StepLog:
 
     Args:
         path: the file `steps.jsonl` of the run; None on a process that writes no files.
-        progress: where the run is. Its steps number the log; `flush` adds to its sums.
+        progress: how far the run is. The log is numbered by its steps, and `flush` adds to its sums.
     """
 
     def __init__(self, path: Path | None, progress: Progress) -> None:

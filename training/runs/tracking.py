@@ -1,6 +1,6 @@
-"""MLflow, if it is there: parameters, metrics of each epoch, files; training never fails because of it.
+"""Logs the settings, the metrics and the files of a run to MLflow. Training goes on if that fails.
 
-train.py -> Tracker.start, .log_metrics, .log_file, .finish -> mlflow.db here, or the server of MLFLOW_TRACKING_URI
+Tracker.start, .log_metrics, .log_files, .finish -> mlflow.db here, or the server that MLFLOW_TRACKING_URI names
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOU
 
 
 class Tracker:
-    """Logs one run; after the first failure it says so once and logs no more.
+    """Logs one run. After its first failure it prints one line and logs no more.
 
     Args:
         active: whether to log at all.
-        reporter: where a failure is told.
+        reporter: prints the first failure.
     """
 
     def __init__(self, *, active: bool, reporter: Reporter) -> None:
@@ -36,14 +36,14 @@ class Tracker:
         self.run_id: str | None = None
 
     def start(self, config: TrainConfig, run: RunFolder) -> None:
-        """Begins to log a run, or goes on with it where it was resumed."""
+        """Begins to log a run. A run that was resumed goes on in the same record."""
 
         def begin() -> None:
             for name, value in _PATIENCE.items():
                 os.environ.setdefault(name, value)
             import mlflow
 
-            logging.getLogger("alembic").setLevel(logging.WARNING)  # tells each table that it makes
+            logging.getLogger("alembic").setLevel(logging.WARNING)  # it would print each table that it makes
             logging.getLogger("mlflow").setLevel(logging.ERROR)
             if not os.environ.get("MLFLOW_TRACKING_URI"):
                 mlflow.set_tracking_uri(LOCAL_URI)
@@ -59,7 +59,7 @@ class Tracker:
         self._attempt(begin)
 
     def log_metrics(self, metrics: Mapping[str, float], epoch: int) -> None:
-        """Logs numbers at an epoch."""
+        """Logs the metrics of an epoch; its number is from 1."""
 
         def log() -> None:
             import mlflow
@@ -69,7 +69,7 @@ class Tracker:
         self._attempt(log)
 
     def log_files(self, folder: Path) -> None:
-        """Logs the files of a folder that people look at: not its checkpoints."""
+        """Logs the files that lie directly in the folder of a run, and so not its checkpoints."""
 
         def log() -> None:
             import mlflow
@@ -81,7 +81,7 @@ class Tracker:
         self._attempt(log)
 
     def finish(self, status: str = "FINISHED") -> None:
-        """Ends the run: `FINISHED`, `FAILED` or `KILLED`."""
+        """Ends the record with a status: `FINISHED`, `FAILED` or `KILLED`."""
 
         def end() -> None:
             import mlflow

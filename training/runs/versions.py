@@ -1,4 +1,4 @@
-"""Which versions of the libraries made a run or an artifact."""
+"""Looks up the versions of installed libraries, which runs and artifacts record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a search may vary, from a YAML file: for each setting, the values or the range to try.
+"""Reads what a search varies from a YAML file: for each setting, the values or the range to try.
 
 space.yaml -> load_space -> Dimension by setting -> Dimension.suggest(trial) -> overrides of a TrainConfig
 """
@@ -55,7 +55,7 @@ class Dimension(BaseModel):
         return sorted({round(point) for point in points}) if self.integer else points
 
     def suggest(self, name: str, trial: optuna.Trial) -> Any:
-        """Asks a trial for a value; lists come back as their JSON."""
+        """Asks a trial for a value of the setting `name`. A list comes back as JSON text."""
         if self.values is not None:
             return trial.suggest_categorical(name, [_scalar(value) for value in self.values])
         assert self.low is not None
@@ -69,7 +69,7 @@ def load_space(path: Path) -> dict[str, Dimension]:
     """Reads a search space.
 
     Raises:
-        ConfigError: the file cannot be read, or names a setting that there is not.
+        ConfigError: the file cannot be read, names no setting or an unknown one, or describes one wrongly.
     """
     content = read_yaml(path)
     check_names(content, TrainConfig.model_fields, origin=str(path))
@@ -85,7 +85,7 @@ def load_space(path: Path) -> dict[str, Dimension]:
 
 
 def to_overrides(chosen: Mapping[str, Any], space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Returns what a trial chose as settings."""
+    """Returns the values that a trial chose as settings; JSON text becomes a list again."""
     overrides = {}
     for name, value in chosen.items():
         listed = space[name].values or ()

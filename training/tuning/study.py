@@ -1,8 +1,8 @@
-"""The search for good settings: trials of a study, by as many processes and machines as share its database.
+"""Searches for good settings: runs the trials of a study, in any number of processes that share its database.
 
 space, config -> Study: sampler suggests -> Trainer.fit, pruned if it lags behind -> ... -> best.yaml, plots
 
-A trial that dies with its process is noticed by its missing heartbeat, and tried again.
+A trial that dies with its process is noticed because its heartbeat is missing, and is tried again.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ Pruner = Literal["median", "hyperband", "none"]
 _HEARTBEAT_S = 10
 _GRACE_S = 30
 _DATABASE_PATIENCE_S = 60  # SQLite lets one process write at a time
-# Processes that start at once all make the tables; those that come second fail, and find them made.
+# Processes that start at once all make the tables. All but the first fail; they find the tables when they try again.
 _OPENING_ATTEMPTS = 4
 _OPENING_PAUSE_S = 0.3
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-# What the pixels in memory depend on.
+# The settings that the pixels in memory depend on.
 _DATA_SETTINGS = (
     "data", "download_folder", "val_fraction", "test_fraction", "channels", "image_size", "resize_size", "cache",
     "cache_limit_mb", "workers", "seed",
@@ -54,14 +54,14 @@ class Search:
     """A study to work on.
 
     Attributes:
-        config: what is not varied.
-        space: what is.
-        method: how values are chosen.
+        config: the configuration that all trials begin with.
+        space: the settings that vary, and what is tried for each.
+        method: how the values of a trial are chosen.
         pruner: which trials are given up early.
-        trials: how many the study shall have in all.
-        study: its name.
-        storage: URL of its database; None: an SQLite file in the study's folder.
-        worker: a number for this process, so that several that start at once do not try the same values.
+        trials: the number of trials that the study shall have in all.
+        study: the name of the study.
+        storage: the URL of the database of the study; None means an SQLite file in the folder of the study.
+        worker: the number of this process. Processes that start at once try different values by it.
     """
 
     config: TrainConfig
@@ -75,15 +75,17 @@ class Search:
 
     @property
     def folder(self) -> Path:
-        """Where the trials' runs, the plots and the best configuration are."""
+        """The folder with the runs of the trials, the plots and the best configuration."""
         return self.config.runs / self.study
 
 
 def tune(search: Search) -> optuna.Study:
-    """Works on a study until it has its trials; one that was begun before goes on.
+    """Runs trials until the study has as many as it shall have, then writes its best configuration and its plots.
+
+    A study that was begun before goes on.
 
     Returns:
-        the study, its best configuration and plots written.
+        the study.
 
     Raises:
         ConfigError: the storage cannot be opened, or no trial came to an end.
@@ -103,7 +105,7 @@ def tune(search: Search) -> optuna.Study:
 
 
 def open_study(search: Search) -> optuna.Study:
-    """Makes a study, or opens it where it is there already.
+    """Opens a study, and makes it if there is none of its name.
 
     Raises:
         ConfigError: the storage cannot be opened.
@@ -143,13 +145,13 @@ def _open_storage(url: str) -> RDBStorage:
 def run_trial(
     search: Search, trial: optuna.Trial, prepared: dict[tuple[Any, ...], PreparedData], reporter: Reporter
 ) -> float:
-    """Trains with what a trial suggests; returns the best value of the monitored metric.
+    """Trains with the settings that a trial suggests; returns the best value of the monitored metric.
 
     Args:
-        search: the study.
-        trial: to run.
-        prepared: data of earlier trials, by the settings that they depend on.
-        reporter: tells the outcome.
+        search: the study that the trial belongs to.
+        trial: the trial.
+        prepared: the data of earlier trials, by the settings that they depend on; those of this trial are added.
+        reporter: prints the outcome.
 
     Raises:
         optuna.TrialPruned: the trial lags behind, diverges, or its settings exclude each other.
@@ -211,7 +213,7 @@ def write_outcome(search: Search, study: optuna.Study, reporter: Reporter) -> No
 
 
 def plot_study(study: optuna.Study, folder: Path) -> list[Path]:
-    """Draws the study's history, the importance of its settings, and a slice through each; returns their paths."""
+    """Draws the history of a study, the importance of its settings and a slice through each; returns the paths."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -226,7 +228,7 @@ def plot_study(study: optuna.Study, folder: Path) -> list[Path]:
     }
     for name, plot in draw.items():
         with plt.style.context("default"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a study is young, and that these plots are experimental
+            warnings.simplefilter("ignore")  # warnings that a study is young and that these plots are experimental
             try:
                 axes = plot(study)
             except (ValueError, RuntimeError):  # importance needs several trials that differ in value
@@ -244,10 +246,14 @@ def plot_study(study: optuna.Study, folder: Path) -> list[Path]:
 
 
 def run_processes(command: Sequence[str], count: int) -> None:
-    """Runs the same command several times at once, and waits.
+    """Runs a command in several processes at once, and waits for them.
+
+    Args:
+        command: the command line after `python -m training`.
+        count: the number of processes.
 
     Raises:
-        ConfigError: one of them failed; it has said why.
+        ConfigError: one of them failed. It has printed why.
     """
     processes = [
         subprocess.Popen([sys.executable, "-m", "training", *command, "--processes", "1", "--worker", str(worker)])

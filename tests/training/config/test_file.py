@@ -1,4 +1,4 @@
-"""One configuration, from a file, from flags, or both; mistakes are told with the nearest valid name."""
+"""One configuration comes from a file, from flags or from both; a mistake is told with the nearest valid name."""
 
 from __future__ import annotations
 

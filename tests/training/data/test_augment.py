@@ -1,4 +1,4 @@
-"""Training images are varied each by its own draw, reproducibly, and in no other way than configured."""
+"""Each training image varies by its own draw, reproducibly, and only as configured."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches: the same from memory and from workers, shuffled by seed, shared among processes without gaps."""
+"""Batches are the same from memory and from workers, shuffled by the seed, and shared among processes without gaps."""
 
 from __future__ import annotations
 

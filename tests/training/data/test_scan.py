@@ -1,4 +1,4 @@
-"""Every file is looked at before training; what is wrong is told by path, and never replaced by something else."""
+"""Every image is looked at before training; a damaged one is named by its path, and nothing stands in for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The split is stratified, seeded, keeps copies together, and means the same when it is read back."""
+"""The split is stratified and seeded, keeps copies together, and is the same when it is read back."""
 
 from __future__ import annotations
 

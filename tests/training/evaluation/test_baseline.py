@@ -1,4 +1,4 @@
-"""The baseline of a run is that of guessing, of the most frequent class, and of the network before training."""
+"""The baseline of a run: guessing, the most frequent class, and the network before training."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The temperature makes probabilities agree with accuracy, and is kept only if it helps."""
+
 from __future__ import annotations
 
 import pytest

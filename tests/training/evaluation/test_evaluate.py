@@ -1,3 +1,5 @@
+"""The package `evaluation`: a run's model is tested once, and a published model on a folder of images."""
+
 from __future__ import annotations
 
 import io

@@ -1,3 +1,5 @@
+"""Metrics agree with scikit-learn, intervals with published figures, and what cannot be measured is refused."""
+
 from __future__ import annotations
 
 import numpy as np

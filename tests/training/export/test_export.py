@@ -1,4 +1,4 @@
-"""Scripting, verifying and publishing: what lies in the store afterwards, and what never gets there."""
+"""Exporting scripts a model, verifies it and publishes it; a model that fails is never in the store."""
 
 from __future__ import annotations
 

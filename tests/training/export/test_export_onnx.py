@@ -1,4 +1,4 @@
-"""Publishing with the ONNX twin; small networks, real photos."""
+"""A model is published with a verified ONNX twin if the ONNX packages are there, and not at all if the twin fails."""
 
 from __future__ import annotations
 

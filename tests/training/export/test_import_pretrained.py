@@ -1,4 +1,4 @@
-"""The default model: names checked, weights in their places, real photos recognised."""
+"""The default model has the weights of its package in the right places, and recognises real photos."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The ONNX twin computes what the model computes, for any number of images."""
+
 from __future__ import annotations
 
 from pathlib import Path

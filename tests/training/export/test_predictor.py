@@ -1,4 +1,4 @@
-"""The Predictor against Pillow, torchvision and plain arithmetic."""
+"""The Predictor agrees with Pillow, torchvision and plain arithmetic."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""A run is published with golden images of its own, or is kept if the store cannot be written."""
+
 from __future__ import annotations
 
 from pathlib import Path

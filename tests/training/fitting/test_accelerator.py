@@ -1,4 +1,4 @@
-"""A setting that the machine cannot carry out ends the run with a sentence."""
+"""A device or a precision that the machine does not have is refused with a sentence."""
 
 from __future__ import annotations
 

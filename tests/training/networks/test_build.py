@@ -1,4 +1,4 @@
-"""Every architecture maps (N, channels, S, S) to logits, can be scripted, and refuses what does not fit."""
+"""The package `networks`: every architecture gives logits, can be scripted, and refuses what does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The formulas of docs/training.md against the layers themselves."""
+"""The formulas of docs/training.md agree with torch's layers."""
 
 from __future__ import annotations
 

@@ -1,3 +1,5 @@
+"""The report is one page that fetches nothing, shows every part, and says what the curves mean."""
+
 from __future__ import annotations
 
 import shutil

@@ -1,3 +1,5 @@
+"""The package `pictures` without its report: layers, filters, feature maps, Grad-CAM and the commands that draw."""
+
 from __future__ import annotations
 
 from pathlib import Path

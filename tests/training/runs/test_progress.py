@@ -1,4 +1,4 @@
-"""A terminal sees bars with images per second and the time left; elsewhere there are plain lines."""
+"""A terminal shows bars with images per second and the time left; elsewhere there are plain lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs are logged to MLflow here by default, to a server if one is named, and never at the cost of the training."""
+"""Runs are logged to MLflow here or on a server, and training goes on if that fails."""
 
 from __future__ import annotations
 

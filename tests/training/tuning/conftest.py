@@ -1,4 +1,4 @@
-"""A search space that the tests of this package share."""
+"""The search space that the tests of tuning share."""
 
 from __future__ import annotations
 
