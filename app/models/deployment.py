@@ -62,6 +62,11 @@ class Deployment:
         return self.model.artifact.name if self.model else self.reference.partition("/")[0]
 
     @property
+    def file_bytes(self) -> int:
+        """The size of the files of the model that serves; 0 if none does."""
+        return self.stored_version.size_bytes() if self.stored_version else 0
+
+    @property
     def failure(self) -> str | None:
         """Why nothing serves, once that is known."""
         return self.rejection.reason if self.rejection and not self.model else None

@@ -1,55 +1,65 @@
-"""A budget of memory for models, by an estimate: what must go before one more may come."""
+"""Decides which models must be unloaded before one more is loaded, so that all stay within a budget of memory.
+
+What a model takes is estimated from the size of its files.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.errors import MemoryBudgetError
-from app.models.deployment import Deployment
-from app.store.stored_version import StoredVersion
 
 # EfficientNet-Lite0 on a CPU: 66 MB for each copy loaded, of a file of 19 MB (the weights, the frozen graph, its
 # compiled form); docs/upgrades.md. Measuring instead would measure the requests that are served meanwhile.
 _MEMORY_PER_FILE_SIZE: Final = 4
 
 
-def deployments_to_unload(
-    stored_version: StoredVersion,
-    deployments: Iterable[Deployment],
-    dispensable: Sequence[Deployment],
-    *,
-    budget_bytes: int,
-) -> list[Deployment]:
-    """Returns what must be unloaded before a stored version is loaded, the longest unused first.
+class Unloadable(NamedTuple):
+    """A model that may be unloaded to make room.
+
+    Attributes:
+        name: the model's name.
+        file_bytes: the size of its files.
+        last_used_at: when a request last asked for it, on the clock of `time.monotonic()`.
+    """
+
+    name: str
+    file_bytes: int
+    last_used_at: float
+
+
+def models_to_unload(
+    name: str, file_bytes: int, *, served_bytes: Iterable[int], unloadable: Sequence[Unloadable], budget_bytes: int
+) -> list[str]:
+    """Returns the names of the models to unload before another one is loaded, the longest unused first.
 
     Args:
-        stored_version: what is to be loaded.
-        deployments: all that serve; one whose model is to be replaced needs memory for both.
-        dispensable: those of them that may be unloaded.
-        budget_bytes: what all may take.
+        name: the model to load.
+        file_bytes: the size of its files.
+        served_bytes: the size of the files of each model that serves, those in `unloadable` included. A model that is
+            to be replaced counts too: until the switch both are in memory.
+        unloadable: the models that may be unloaded.
+        budget_bytes: the most memory that all models together may take.
 
     Raises:
-        MemoryBudgetError: unloading all of those would not be enough.
+        MemoryBudgetError: unloading all of `unloadable` would not be enough.
     """
-    excess = (
-        _estimate(stored_version)
-        + sum(_estimate(deployment.stored_version) for deployment in deployments)
-        - budget_bytes
-    )
-    if excess > sum(_estimate(deployment.stored_version) for deployment in dispensable):
+    excess = _memory(file_bytes) + _memory(sum(served_bytes)) - budget_bytes
+    if excess > _memory(sum(model.file_bytes for model in unloadable)):
         raise MemoryBudgetError(
-            f"{stored_version.reference} would take about {_estimate(stored_version) / 1e6:.0f} MB, "
-            f"{excess / 1e6:.0f} MB more than "
+            f"{name} would take about {_memory(file_bytes) / 1e6:.0f} MB, {excess / 1e6:.0f} MB more than "
             "--memory-budget-mb leaves: unload another model, or raise it."
         )
-    doomed = []
-    for deployment in sorted(dispensable, key=lambda deployment: deployment.last_used_at):
-        if excess > 0:
-            excess -= _estimate(deployment.stored_version)
-            doomed.append(deployment)
-    return doomed
+    to_unload = []
+    for model in sorted(unloadable, key=lambda model: model.last_used_at):
+        if excess <= 0:
+            break
+        excess -= _memory(model.file_bytes)
+        to_unload.append(model.name)
+    return to_unload
 
 
-def _estimate(stored_version: StoredVersion | None) -> int:
-    return _MEMORY_PER_FILE_SIZE * stored_version.size_bytes() if stored_version else 0
+def _memory(file_bytes: int) -> int:
+    """Returns about how many bytes of memory models take, by the size of their files."""
+    return _MEMORY_PER_FILE_SIZE * file_bytes

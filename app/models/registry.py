@@ -18,7 +18,7 @@ from prometheus_client import Gauge
 from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
 from app.models.deployment import Deployment, Rejection
 from app.models.loader import Loader
-from app.models.memory_budget import deployments_to_unload
+from app.models.memory_budget import Unloadable, models_to_unload
 from app.models.requested_changes import RequestedChanges, SharedChanges
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
@@ -252,15 +252,22 @@ class Registry:
         """
         if not self._memory_budget_bytes:
             return
-
         loaded = self.shared_changes.read().loaded
-        dispensable = [each for each in self.deployments if each.reference in loaded and each is not deployment]
-        for each in deployments_to_unload(
-            stored_version, self.deployments, dispensable, budget_bytes=self._memory_budget_bytes
+        unloadable = {
+            each.reference: each
+            for each in self.deployments
+            if each.model and each.reference in loaded and each is not deployment
+        }
+        for name in models_to_unload(
+            stored_version.reference,
+            stored_version.size_bytes(),
+            served_bytes=[each.file_bytes for each in self.deployments],
+            unloadable=[Unloadable(name, each.file_bytes, each.last_used_at) for name, each in unloadable.items()],
+            budget_bytes=self._memory_budget_bytes,
         ):
-            logger.warning("Model %s is unloaded to make room for %s.", each.reference, stored_version.reference)
-            self.shared_changes.apply(partial(RequestedChanges.without, name=each.reference))
-            self._remove(each)
+            logger.warning("Model %s is unloaded to make room for %s.", name, stored_version.reference)
+            self.shared_changes.apply(partial(RequestedChanges.without, name=name))
+            self._remove(unloadable[name])
         if self._retiring:
             await asyncio.wait(list(self._retiring))
 
