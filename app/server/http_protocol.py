@@ -27,6 +27,40 @@ from app.server.early_refusal import Refusals, whole_answer
 from app.server.joined_writes import JoiningTransport
 from app.serving.service import Service
 
+# What this module takes from inside uvicorn, which promises none of it. Read in uvicorn 0.54.0; pyproject.toml allows a
+# newer version only when its httptools_impl.py has been read too.
+UVICORN_NAMES: Final = {
+    "HttpToolsProtocol": {
+        "loop": "the event loop of the connection",
+        "transport": "what answers are written to",
+        "scheme": "`http` or `https`",
+        "server_state": "what all connections of the process share",
+        "url": "the target of the request whose head is being parsed, as bytes",
+        "headers": "its headers so far, as pairs of bytes",
+        "expect_100_continue": "whether its client waits for `100 Continue` before it sends the body",
+        "cycle": "the latest request and its answer; None before the first request",
+        "timeout_keep_alive": "how long a connection may be idle, in seconds",
+        "timeout_keep_alive_task": "the timer of an idle connection; None while there is none",
+        "timeout_keep_alive_handler": "called by that timer",
+        "_unset_keepalive_if_required": "stops that timer",
+        "on_message_begin": "called by the parser at a request's first byte",
+        "on_headers_complete": "called by the parser after a head; makes the cycle and starts the application",
+        "on_body": "called by the parser with each piece of a body",
+        "on_message_complete": "called by the parser after a request's last byte",
+        "on_response_complete": "called by the cycle after an answer; starts the next request or the idle timer",
+        "send_400_response": "called by `data_received` when the parser gives up",
+    },
+    "RequestResponseCycle": {
+        "response_complete": "whether the answer has been written",
+        "keep_alive": "whether the connection stays open after the answer",
+        "transport": "what the answer is written to",
+    },
+    "ServerState": {
+        "default_headers": "headers of every answer",
+        "total_requests": "how many requests were answered",
+    },
+}
+
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
 # How long what a refused client still sends is read, and thrown away, so that it gets to read the refusal: closing at

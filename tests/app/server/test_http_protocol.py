@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import re
@@ -11,9 +12,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import httpx
 import pytest
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from app.api import uploads
 from app.api.problems import PROBLEMS
@@ -47,6 +52,24 @@ def check_refusal(answer: bytes, code: str) -> None:
     assert "content-type: application/problem+json" in lines
     assert "connection: close" in lines
     assert f"x-request-id: {problem['request_id']}" in lines
+
+
+@pytest.mark.anyio
+async def test_uvicorn_has_the_names_that_are_taken_from_inside_it() -> None:
+    async def application(scope: object, receive: object, send: object) -> None: ...
+
+    state = ServerState()
+    connection = HttpToolsProtocol(uvicorn.Config(application, log_config=None), state, {})
+    connection.connection_made(MagicMock(asyncio.Transport))
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    await asyncio.gather(*state.tasks)
+    taken_from = {"HttpToolsProtocol": connection, "RequestResponseCycle": connection.cycle, "ServerState": state}
+
+    assert taken_from.keys() == protocol.UVICORN_NAMES.keys()
+    for name, owner in taken_from.items():
+        assert type(owner).__name__ == name
+        for taken in protocol.UVICORN_NAMES[name]:
+            assert hasattr(owner, taken), f"{name} has no {taken} in uvicorn {uvicorn.__version__}"
 
 
 def test_ordinary_requests_share_a_connection(start: Start) -> None:
