@@ -17,14 +17,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Timings:
-    """Seconds that a request spent in each step; of several images, those of the slowest."""
+    """How long a request spent in each step; of several images, the slowest counts in each step.
+
+    Attributes:
+        decode_s: seconds of decoding and resizing; None before an image has been classified.
+        queue_s: seconds of waiting for a stream; None before an image has been classified.
+        inference_s: seconds of computing the batch; None before an image has been classified.
+    """
 
     decode_s: float | None = None
     queue_s: float | None = None
     inference_s: float | None = None
 
     def include(self, classification: Classification) -> None:
-        """Takes an image's times in."""
+        """Takes the times of one more image into account."""
         self.decode_s = max(self.decode_s or 0.0, classification.decode_s)
         self.queue_s = max(self.queue_s or 0.0, classification.queue_s)
         self.inference_s = max(self.inference_s or 0.0, classification.inference_s)
@@ -33,7 +39,19 @@ class Timings:
 async def classify(
     service: Service, model: ServedModel, encoded: bytearray, *, top_k: int, deadline: float, timings: Timings
 ) -> ImagePrediction:
-    """Classifies one image and counts it; see `Pipeline.classify` for what it raises."""
+    """Classifies one image and counts it in the model's metrics.
+
+    Args:
+        service: the service that the request came to.
+        model: the model that classifies.
+        encoded: the image's file, as it was uploaded.
+        top_k: how many classes to return.
+        deadline: when the request's time is up, on the clock of `time.monotonic()`.
+        timings: the request's timings, which get this image's.
+
+    Raises:
+        PredictorError: whatever `Pipeline.classify` raises.
+    """
     artifact = model.artifact
     if service.tracing is None:
         classification = await model.pipeline.classify(encoded, deadline=deadline)
@@ -59,12 +77,25 @@ async def classify_or_explain(
     deadline: float,
     timings: Timings,
 ) -> ImagePrediction | FailedImage:
-    """Classifies one of several images; what is wrong with it becomes its result, and no other's."""
+    """Classifies one of several images; a bad image gets an error as its result, and the others their classes.
+
+    Args:
+        service: the service that the request came to.
+        model: the model that classifies.
+        encoded: the image's file, as it was uploaded.
+        request_id: the request's id, which the error repeats.
+        top_k: how many classes to return.
+        deadline: when the request's time is up, on the clock of `time.monotonic()`.
+        timings: the request's timings, which get this image's.
+
+    Raises:
+        PredictorError: an error that concerns the request or the service, and so all images.
+    """
     try:
         return await classify(service, model, encoded, top_k=top_k, deadline=deadline, timings=timings)
     except ImageError as error:
         return FailedImage(error=problem_details(error.code, error.detail, request_id))
-    except PredictorError:  # about the request or the service, so about all images
+    except PredictorError:  # it concerns the request or the service, and so all images
         raise
     except Exception:
         logger.exception("An image of request %s failed.", request_id)
@@ -87,7 +118,7 @@ def top_classes(classification: Classification, class_names: tuple[str, ...], to
 
 
 def describe_image(classification: Classification) -> ImageDescription:
-    """Returns what is told about the image itself."""
+    """Returns what the answer tells about the image itself: format, size, and what was adjusted."""
     return ImageDescription(
         format=classification.format,
         width=classification.width,

@@ -1,7 +1,7 @@
-"""Who may ask for what: API keys for everything but the probes, admin keys for what changes the service.
+"""Checks keys: API keys for everything but the probes, admin keys for what changes the service.
 
-request -> KeyMiddleware: a probe? an open service? whose key is it? -> the routes; else 401, 403 or 404 before the body
-is read
+request -> KeyMiddleware -> a probe, or a service without keys, or a good key? -> the routes
+                         -> else 401, 403 or 404, before the body is read
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ ADMIN_TAG: Final = "admin"
 OPEN_PATHS: Final = frozenset(
     {"/health/live", "/health/ready", "/health/startup", "/healthz", "/livez", "/readyz", "/ping"}
 )
-"""The probes: orchestrators have no key."""
+"""The paths of the probes, which need no key: orchestrators have none."""
 _METRICS_PATH: Final = "/metrics"
 _BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 class Auth:
-    """The rules of one service.
+    """Which keys a service has, and which paths they open.
 
     Args:
-        settings: where the keys are.
+        settings: the service's settings, which say where the keys are.
 
     Attributes:
-        open_paths: what needs no key, ever.
-        admin_paths: what needs an admin key.
+        open_paths: the paths that never need a key.
+        admin_paths: patterns of the paths that need an admin key.
 
     Raises:
         KeyFileError: the keys cannot be read.
@@ -53,20 +53,24 @@ class Auth:
 
     @property
     def needs_keys(self) -> bool:
-        """Whether there are API keys, so that nothing but the probes is open."""
+        """Whether the service has API keys, so that only the open paths can be used without one."""
         return self._api_keys is not None
 
     @property
     def has_admins(self) -> bool:
-        """Whether there are admin keys, so that there are admin routes."""
+        """Whether the service has admin keys, and so admin routes."""
         return self._admin_keys is not None
 
     def check(self, path: str, headers: Headers) -> Key | None:
-        """Returns the key that opens a path, None where none is needed.
+        """Returns the key that a request came with, None where none is needed.
+
+        Args:
+            path: the path that was asked for.
+            headers: the request's headers.
 
         Raises:
-            UnauthorizedError: no key, or one that is not known.
-            ForbiddenError: a known key that does not open this.
+            UnauthorizedError: the request has no key, or an unknown one.
+            ForbiddenError: the key is known and does not open this path.
         """
         if path in self.open_paths:
             return None
@@ -83,11 +87,14 @@ class Auth:
         return key
 
     def check_admin(self, headers: Headers) -> Key:
-        """Returns the admin key of a request.
+        """Returns the admin key that a request came with.
+
+        Args:
+            headers: the request's headers.
 
         Raises:
-            UnauthorizedError: no key, or one that is not known.
-            ForbiddenError: an API key that is no admin key.
+            UnauthorizedError: the request has no key, or an unknown one.
+            ForbiddenError: the key is an API key, and no admin key.
         """
         presented = _presented_key(headers)
         admin = presented and self._find_admin(presented)
@@ -103,11 +110,13 @@ class Auth:
 
 
 class KeyMiddleware:
-    """Lets a request pass, or answers it; inside `RequestMiddleware`, which gives it its id and counts it.
+    """The layer that lets a request with a good key pass, and answers any other with 401 or 403.
+
+    It lies inside `RequestMiddleware`, which gives every request its id and counts it.
 
     Args:
-        app: what it guards.
-        auth: the rules.
+        app: the layer inside.
+        auth: the service's keys.
     """
 
     def __init__(self, app: ASGIApp, auth: Auth) -> None:
@@ -115,7 +124,7 @@ class KeyMiddleware:
         self._auth = auth
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; the key's name is in its state afterwards, for the log."""
+        """Handles one request, and puts the key's name into its state, for the log."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -135,10 +144,13 @@ class KeyMiddleware:
 async def require_admin(request: Request) -> None:
     """Guards a route that changes the service: `Depends(require_admin)`.
 
+    Args:
+        request: the request for that route.
+
     Raises:
-        HTTPException: 404, as if there were no such route, if the service has no admin keys.
-        UnauthorizedError: no key, or one that is not known.
-        ForbiddenError: an API key that is no admin key.
+        HTTPException: 404, as if there were no such route, because the service has no admin keys.
+        UnauthorizedError: the request has no key, or an unknown one.
+        ForbiddenError: the key is an API key, and no admin key.
     """
     auth: Auth = request.app.state.auth
     if not auth.has_admins:
@@ -149,7 +161,11 @@ async def require_admin(request: Request) -> None:
 def add_admin_routes(app: FastAPI, router: APIRouter) -> None:
     """Adds routes for admins, or none if the service has no admin keys.
 
-    The middleware knows their paths from here on, and answers strangers before a body is read.
+    `KeyMiddleware` knows their paths from then on, and answers strangers before a body is read.
+
+    Args:
+        app: the application.
+        router: the routes.
     """
     auth: Auth = app.state.auth
     if not auth.has_admins:
@@ -159,7 +175,7 @@ def add_admin_routes(app: FastAPI, router: APIRouter) -> None:
 
 
 def document_keys(app: FastAPI) -> None:
-    """Lets the OpenAPI document tell which operations need a key."""
+    """Makes the OpenAPI document of an application say which operations need a key."""
     auth: Auth = app.state.auth
     if not (auth.needs_keys or auth.has_admins):
         return
@@ -170,7 +186,7 @@ def _with_keys(openapi: Callable[[], dict[str, Any]], auth: Auth) -> Callable[[]
     def documented() -> dict[str, Any]:
         document = openapi()
         schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
-        if schemes:  # the document is made once, and kept by FastAPI
+        if schemes:  # FastAPI keeps the document: it has been through here before
             return document
         schemes["bearer"] = {"type": "http", "scheme": "bearer"}
         schemes["header"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from app.errors import DeadlineExceededError
 
 T = TypeVar("T")
-# Most answers are sooner than this, and then nobody need watch whether the client leaves.
+# Most answers come sooner than this, and watching whether the client leaves would cost each a task.
 _NOTICE_AFTER_S: Final = 0.02
 
 
@@ -20,13 +20,16 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
     """Runs `work` until the deadline and for as long as the client is there, so that nothing is computed for nobody.
 
     Args:
-        request: whose body has been read.
-        work: what to run; cancelled when the client leaves or the time is up.
-        deadline: of `time.monotonic`.
+        request: the client's request; its body must have been read.
+        work: the coroutine to run. It is cancelled when the client leaves or the time is up.
+        deadline: when the time is up, on the clock of `time.monotonic()`.
+
+    Returns:
+        what `work` returns.
 
     Raises:
         ClientDisconnect: the client left first.
-        DeadlineExceededError: the time was up.
+        DeadlineExceededError: the time was up first.
     """
     loop = asyncio.get_running_loop()
     watching: asyncio.Task[None] | None = None
@@ -57,7 +60,7 @@ async def unless_disconnected(request: Request, work: Coroutine[Any, Any, T], *,
         if has_left:
             raise ClientDisconnect from None
         raise DeadlineExceededError("The request's time ran out.") from None
-    if time.monotonic() > deadline:  # the event loop was late, and the client has given up
+    if time.monotonic() > deadline:  # the event loop was late: the client has given up
         raise DeadlineExceededError("The request's time ran out.")
     return finished
 

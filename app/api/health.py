@@ -1,4 +1,4 @@
-"""The probes of orchestrators, and the metrics of Prometheus."""
+"""The routes of the health probes, and `/metrics` for Prometheus."""
 
 from __future__ import annotations
 
@@ -11,19 +11,28 @@ from app.serving.service import Service
 
 
 def add_health_routes(app: FastAPI, service: Service) -> None:
-    """Adds the probes and `/metrics` to an application."""
+    """Adds the probes and `/metrics` to an application.
 
-    # As Kubernetes' own components, and most of what runs on it, call it: what a liveness probe asks.
+    Args:
+        app: the application.
+        service: the service whose state the probes tell.
+        sampler: reads the gauges that are only up to date when they are asked for.
+    """
+
+    # Kubernetes' own components call it /livez or /healthz, and so does most of what runs on Kubernetes.
     @app.get("/livez", include_in_schema=False)
     @app.get("/healthz", include_in_schema=False)
     @app.get("/health/live", tags=["health"], summary="Is the process alive?", responses=responses("not_ready"))
     async def live() -> Health:
-        """Whether the process can do its work; if not, restart it. False when inference is stuck, else only silence."""
+        """200 while this process can classify.
+
+        503 when inference is stuck, and restarting the process is what helps.
+        """
         service.check_live()
         return Health(status="live")
 
     @app.get("/readyz", include_in_schema=False)
-    @app.get("/ping", include_in_schema=False)  # TorchServe's, and what SageMaker asks before it sends requests
+    @app.get("/ping", include_in_schema=False)  # TorchServe has it, and SageMaker asks it before it sends requests
     @app.get(
         "/health/ready",
         tags=["health"],
@@ -31,13 +40,19 @@ def add_health_routes(app: FastAPI, service: Service) -> None:
         responses=responses("not_ready", "draining"),
     )
     async def ready() -> Health:
-        """Whether requests should be sent here: a verified model serves, and the service is not draining."""
+        """200 while requests should be sent here: the default model serves, and the service is not shutting down.
+
+        503 while they should be sent elsewhere.
+        """
         service.check_ready()
         return Health(status="ready")
 
     @app.get("/health/startup", tags=["health"], summary="Has it started?", responses=responses("not_ready"))
     async def startup() -> Health:
-        """Whether loading has come to an end, good or bad."""
+        """200 once loading has ended, whether the models serve or were rejected.
+
+        503 while models are being loaded.
+        """
         service.check_started()
         return Health(status="started")
 
@@ -49,6 +64,6 @@ def add_health_routes(app: FastAPI, service: Service) -> None:
         responses={200: {"content": {"text/plain": {}}}},
     )
     async def metrics() -> Response:
-        """Metrics in Prometheus' text format."""
+        """All metrics of the service, in the text format of Prometheus."""
         service.gauges.sample_service()
         return Response(service.metrics.render(), media_type=CONTENT_TYPE_LATEST)

@@ -1,9 +1,9 @@
 """API keys: made once, kept as hashes, found in constant time, changed without a restart.
 
-new_key -> the key for the client, a line `name:sha256` for the file -> KeyRing.find(key) -> whose it is
+new_key -> the key for the client, and a line `name:sha256` for the file -> KeyRing.find(key) -> whose key it is
 
-A key has 256 random bits, so that its plain sha256 can be kept: nobody guesses such a key, however fast the hash.
-bcrypt and its like make guessing of short passwords slow; here they would only let every request cost a tenth of a
+A key has 256 random bits: nobody guesses it, however fast the hash is. That is why a plain sha256 of it can be kept.
+bcrypt and its like slow down the guessing of short passwords; here they would make every request cost a tenth of a
 second.
 """
 
@@ -24,7 +24,7 @@ from app.errors import PredictorError
 logger = logging.getLogger(__name__)
 
 KEY_PREFIX: Final = "ipk_"
-"""Of every key that is made here, so that scanners for leaked secrets can know them."""
+"""How every key begins that is made here, so that scanners for leaked secrets can recognise it."""
 _KEY_BYTES: Final = 32
 _CHECK_INTERVAL_S: Final = 1.0
 
@@ -35,19 +35,19 @@ _LINE: Final = re.compile(
 
 
 class KeyFileError(PredictorError):
-    """Keys that cannot be read, or are not written as they should be."""
+    """Keys cannot be read, or are not written as they should be."""
 
     code = "invalid_parameter"
 
 
 @dataclass(frozen=True)
 class Key:
-    """What is known of a key; never the key itself.
+    """What is known about a key; never the key itself.
 
     Attributes:
-        name: whose it is.
-        role: `metrics` for one that opens /metrics alone, else empty.
-        digest: its sha256.
+        name: the name of its owner.
+        role: `metrics` if the key opens /metrics alone, else empty.
+        digest: the sha256 of the key, 32 bytes.
     """
 
     name: str
@@ -58,11 +58,15 @@ class Key:
 def new_key(name: str, role: Role = "") -> tuple[str, str]:
     """Makes a key.
 
+    Args:
+        name: the name of its owner.
+        role: `metrics` for a key that opens /metrics alone, else empty.
+
     Returns:
         the key, which is kept nowhere, and the line for the file.
 
     Raises:
-        KeyFileError: the name cannot be a key's.
+        KeyFileError: the name has characters that a name may not have, or too many.
     """
     key = KEY_PREFIX + secrets.token_urlsafe(_KEY_BYTES)
     line = f"{name}:{hashlib.sha256(key.encode()).hexdigest()}{role and ':' + role}"
@@ -74,11 +78,15 @@ def new_key(name: str, role: Role = "") -> tuple[str, str]:
 def parse_keys(text: str, *, origin: str) -> tuple[Key, ...]:
     """Reads `name:sha256` or `name:sha256:metrics`, one a line; empty lines and `# comments` are skipped.
 
-    Several lines may share a name: the old key and the new one of a client, while it changes over.
+    Several lines may share a name: a client has its old key and its new one while it changes over.
+
+    Args:
+        text: the lines.
+        origin: where the lines come from, for messages.
 
     Raises:
-        KeyFileError: a line is something else, or there is no key. The message never repeats a line: somebody may
-            have put the key itself there.
+        KeyFileError: a line is something else, or there is no key. The message never repeats a line, because somebody
+            may have put the key itself there.
     """
     keys = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -99,14 +107,14 @@ def parse_keys(text: str, *, origin: str) -> tuple[Key, ...]:
 
 
 class KeyRing:
-    """The keys that are good now.
+    """The keys that are good at this moment; reads their file again when it changes.
 
     Args:
-        file: keys that may change while the service runs, or None.
-        listed: comma-separated keys that do not, written as the lines of the file are.
+        file: the file of keys, which may change while the service runs; None for no file.
+        listed: keys that never change, separated by commas and written as the lines of the file; empty for none.
 
     Raises:
-        KeyFileError: there are none, or some cannot be read.
+        KeyFileError: there are no keys, or some cannot be read.
     """
 
     def __init__(self, file: Path | None, listed: str = "") -> None:
@@ -120,17 +128,20 @@ class KeyRing:
             self._keys += _read(file)
 
     def find(self, key: str) -> Key | None:
-        """Returns whose key it is, or None; takes as long for every key that is not good."""
+        """Returns what is known about a key, None if it is not good.
+
+        It takes the same time for every key that is not good.
+        """
         self._refresh()
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found = None
-        for known in self._keys:  # all of them, so that the time tells nothing
+        for known in self._keys:  # never fewer than all, so that the time tells nothing
             if hmac.compare_digest(known.digest, digest):
                 found = known
         return found
 
     def _refresh(self) -> None:
-        """Reads the file again if it has changed; looks at most once a second."""
+        """Reads the file again if it has changed. Looks at most once a second."""
         now = time.monotonic()
         if self._file is None or now - self._checked_at < _CHECK_INTERVAL_S:
             return
@@ -138,7 +149,7 @@ class KeyRing:
         seen = _signature(self._file)
         if seen == self._seen:
             return
-        self._seen = seen  # before reading: what is written meanwhile is seen the next time
+        self._seen = seen  # before reading, so that what is written meanwhile is seen the next time
         try:
             self._keys = self._listed + _read(self._file)
         except KeyFileError as error:
@@ -148,9 +159,9 @@ class KeyRing:
 
 
 def _signature(file: Path) -> object:
-    """Returns what differs when a file is written, replaced or gone; follows links, as Kubernetes' secrets are."""
+    """Returns a value that changes when the file is written, replaced or removed."""
     try:
-        status = file.stat()
+        status = file.stat()  # follows links: Kubernetes mounts secrets as links
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,4 +1,7 @@
-"""Around every request: its id, its clock, its metrics, its log line, and the answer to what nobody expected."""
+"""Gives every request its id and its clock, and afterwards counts and logs it; answers 500 to unexpected errors.
+
+head -> id, start of the clock -> the layers inside -> `X-Request-ID`, `Server-Timing` -> metrics, log line, span
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,15 @@ from app.telemetry.tracing import RequestSpan
 
 logger = logging.getLogger(__name__)
 
-_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; nothing is sent
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left: it is counted and logged, and nothing is sent
 
 
 class RequestMiddleware:
-    """The outermost layer of the application.
+    """The layer of the application that all other layers but the security headers lie inside.
 
     Args:
-        app: what it wraps.
-        service: whose metrics count the requests.
+        app: the layer inside.
+        service: the service, whose metrics count the requests.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
@@ -35,7 +38,7 @@ class RequestMiddleware:
         self._recorder = RequestRecorder(service.metrics, access_log=service.settings.access_log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request; whatever happens inside, the client gets an answer while it is there."""
+        """Handles one request. The client gets an answer whatever happens inside, unless it has left."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -73,7 +76,7 @@ class RequestMiddleware:
             status = _CLIENT_CLOSED_REQUEST
         except Exception:
             logger.exception("Request %s (%s %s) failed.", request_id, scope["method"], scope["path"])
-            if status:  # too late for another answer: the connection breaks, and the client knows
+            if status:  # the answer has begun: the server breaks the connection, so that the client knows
                 raise
             state["error_code"] = "internal"
             detail = "The request could not be answered; the log has the reason under the request id."
@@ -98,7 +101,7 @@ class RequestMiddleware:
 
 
 def _server_timing(timings: Timings, total_s: float) -> str:
-    """Returns the header's value, in milliseconds as the Server Timing specification has them."""
+    """Returns the value of the header `Server-Timing`, in milliseconds as its specification (W3C) says."""
     steps = {
         "decode": timings.decode_s,
         "queue": timings.queue_s,

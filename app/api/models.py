@@ -1,6 +1,6 @@
-"""The routes on models: list and describe them; load, unload and reload them while the service runs.
+"""The routes that list and describe models, and those that load, unload and reload them while the service runs.
 
-The routes that change something do not exist for a service without an admin key.
+A service without admin keys has no routes that change something.
 """
 
 from __future__ import annotations
@@ -29,17 +29,22 @@ ModelName = Annotated[str, Path(description="A model of GET /models", examples=[
 
 
 def add_model_routes(app: FastAPI, service: Service) -> None:
-    """Adds the routes that describe models, and those that change which ones serve, to an application."""
+    """Adds the routes that describe models, and those that change which ones serve, to an application.
+
+    Args:
+        app: the application.
+        service: the service whose models they are.
+    """
 
     @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
-        """List the models that this service was asked to serve, and their state."""
+        """The models that this service was asked to serve, and the state of each. The default model is the first."""
         return ModelList(models=[describe(deployment, is_default=deployment is service.registry.deployments[0])
                                  for deployment in service.registry.deployments])  # fmt: skip
 
     @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
     async def model(name: ModelName) -> ModelDetails:
-        """Describe a model: manifest, device, engine, precision, golden check."""
+        """All that is known about one model: manifest, classes, device, engine, precision, golden check."""
         deployment = service.registry.deployment(name)
         description = describe(deployment, is_default=deployment is service.registry.deployments[0])
         if deployment.model is None:
@@ -62,7 +67,10 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
         responses=responses("not_found", "unknown_model", "model_rejected", "memory_budget", "not_ready"),
     )
     async def reload(name: ModelName) -> ModelDescription:
-        """Answers when the version that the store has serves. One that fails stays out, and what served serves on."""
+        """Looks for the version that the store wants served, and answers when it serves.
+
+        If that version fails, the answer is 409, and the version that served before goes on serving.
+        """
         deployment = await watcher.reload(name)
         return describe(deployment, is_default=deployment is registry.deployments[0])
 
@@ -72,7 +80,10 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
         responses=responses("not_found", "unknown_model", "model_rejected", "memory_budget"),
     )
     async def load(name: ModelName) -> ModelDescription:
-        """Answers when the model serves. One of the settings that was unloaded is served as the settings have it."""
+        """Loads a model of the store, and answers when it serves.
+
+        A model that is named in the settings and was unloaded is served again as the settings say.
+        """
         deployment = await watcher.load(name)
         return describe(deployment, is_default=deployment is registry.deployments[0])
 
@@ -83,7 +94,10 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
         responses=responses("not_found", "unknown_model", "invalid_parameter", "not_ready"),
     )
     async def unload(name: ModelName) -> Response:
-        """Requests inside are answered first, then its memory is free. The default model cannot be unloaded."""
+        """Answers the requests that the model still has, then frees its memory.
+
+        The default model cannot be unloaded.
+        """
         await watcher.unload(name)
         return Response(status_code=204)
 
@@ -91,7 +105,12 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
 
 
 def describe(deployment: Deployment, *, is_default: bool) -> ModelDescription:
-    """Returns what is told of a model."""
+    """Returns what the service tells about a model.
+
+    Args:
+        deployment: the model that was asked for, and what serves for it.
+        is_default: whether it answers `/predict`.
+    """
     model, rejection = deployment.model, deployment.rejection
     if model is None:
         return ModelDescription(

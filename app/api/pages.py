@@ -1,4 +1,4 @@
-"""The two pages for people: `/` to try the service, `/docs` for the API. Neither loads anything from elsewhere."""
+"""The two pages for people: `/` to try the service, `/docs` for the API. They load nothing from other sites."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ASSETS_PATH = "static-offline-docs"
 
 
 def add_pages(app: FastAPI) -> None:
-    """Adds the pages, and the three files that `/docs` is made of, to an application."""
+    """Adds the pages, and the three files that `/docs` needs, to an application."""
     index = _page(_INDEX_PAGE.read_text(encoding="utf-8"), image="'self' data: blob:")  # blob: the photos dropped on it
     documentation = get_swagger_ui_html(
         # Relative, so that a proxy may serve all of it below a path of its own.
@@ -51,7 +51,7 @@ def _page(
 
 
 def _asset(name: str) -> Callable[[], Awaitable[Response]]:
-    # One route a file, and no folder that paths of requests are looked up in.
+    # One route for each file: no path of a request is ever looked up in a folder.
     path = str(files("fastapi_offline") / "static" / name)
 
     async def asset() -> Response:
@@ -61,13 +61,13 @@ def _asset(name: str) -> Callable[[], Awaitable[Response]]:
 
 
 def page_policy(html: str, *, style: str = "", script: str = "", image: str = "'self' data:") -> str:
-    """Returns the Content-Security-Policy of a page: its own inline scripts and styles by their hashes, and no others.
+    """Returns the Content-Security-Policy of a page, which allows its own inline scripts and styles by their hashes.
 
     Args:
-        html: the page as it is sent; without anything that a request could put there.
-        style: further sources of styles.
-        script: further sources of scripts.
-        image: the sources of images.
+        html: the page as it is sent. It must have nothing in it that comes from a request.
+        style: further sources that styles may come from; empty for none.
+        script: further sources that scripts may come from; empty for none.
+        image: the sources that images may come from.
     """
     hashes: dict[str, str] = {"script": script, "style": style}
     for kind, content in _INLINE.findall(html):

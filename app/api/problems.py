@@ -1,4 +1,7 @@
-"""Errors -> `application/problem+json` (RFC 9457), and the same table -> the OpenAPI document."""
+"""Answers errors as `application/problem+json` (RFC 9457), from one table that also documents them.
+
+PredictorError -> its code -> `PROBLEMS` -> status and title -> the answer, and the OpenAPI document
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,12 @@ from app.errors import PredictorError
 
 
 class Problem(NamedTuple):
-    """How one error code looks over HTTP."""
+    """How one error code looks over HTTP.
+
+    Attributes:
+        status: the status code of the answer.
+        title: the error in a few words, the same for every request.
+    """
 
     status: int
     title: str
@@ -50,7 +58,13 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem_details(code: str, detail: str, request_id: str) -> ProblemDetails:
-    """Returns the body for an error code of `errors.PROBLEMS`."""
+    """Returns the body of the answer to an error.
+
+    Args:
+        code: a key of `PROBLEMS`.
+        detail: what went wrong with this request, in a sentence.
+        request_id: the request's id.
+    """
     status, title = PROBLEMS[code]
     return ProblemDetails(
         type=f"urn:image-predictor:problem:{code}",
@@ -63,9 +77,16 @@ def problem_details(code: str, detail: str, request_id: str) -> ProblemDetails:
 
 
 def problem_response(code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
-    """Returns the whole response for an error code of `errors.PROBLEMS`."""
+    """Returns the answer to an error.
+
+    Args:
+        code: a key of `PROBLEMS`.
+        detail: what went wrong with this request, in a sentence.
+        request_id: the request's id.
+        headers: headers beyond those of the body, or None.
+    """
     problem = problem_details(code, detail, request_id)
-    if problem.status == 401:  # RFC 9110 wants to know how
+    if problem.status == 401:  # RFC 9110, section 11.6.1: it must say which scheme of keys is wanted
         headers = {"WWW-Authenticate": 'Bearer realm="image-predictor"', **(headers or {})}
     return Response(
         problem.model_dump_json(),
@@ -76,7 +97,7 @@ def problem_response(code: str, detail: str, *, request_id: str, headers: Mappin
 
 
 def add_exception_handlers(app: FastAPI) -> None:
-    """Makes every exception that a route may raise answer as a problem."""
+    """Lets an application answer each exception that a route may raise as a problem."""
 
     def answer(request: Request, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
         request.state.error_code = code  # for the metrics
@@ -103,13 +124,13 @@ def add_exception_handlers(app: FastAPI) -> None:
 
 
 def _allowed_methods(request: Request) -> list[str]:
-    """Returns the methods of all routes on the path: Starlette's own answer names only those of the first."""
+    """Returns the methods of all routes on the path; Starlette's own answer names only those of the first route."""
     matching = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
     return sorted({method for route in matching if isinstance(route, Route) for method in route.methods or ()})
 
 
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
-    """Returns the OpenAPI `responses` of a route that may answer with these codes."""
+    """Returns the OpenAPI `responses` of a route that may answer with these keys of `PROBLEMS`."""
     documented: dict[int | str, dict[str, Any]] = {}
     for code in codes:
         status, title = PROBLEMS[code]

@@ -1,4 +1,4 @@
-"""What is kept of a request, whoever answered it: its id, its count in the metrics, its line in the log."""
+"""The id of a request, its count in the metrics, and its line in the access log."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ _REQUEST_ID: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 def request_id_of(given: str) -> str:
-    """Returns the id that a client gave to its request, or a new one if it gave none that can be used."""
-    # An id is no secret, only unique: by the generator that each process seeds for itself, without a system call.
+    """Returns the id of a request: the client's own, or a new one of 32 hexadecimal digits.
+
+    Args:
+        given: the client's `X-Request-ID`, or an empty string. It is used if it has 1 to 128 visible ASCII characters.
+    """
+    # An id must be unique, not secret. This generator needs no system call; each process seeds its own.
     return given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
 
 
 class RequestRecorder:
-    """Counts answered requests, and logs them where that is wanted.
+    """Counts requests that were answered, and logs them if the settings ask for it.
 
     Args:
-        metrics: that count.
-        access_log: whether each has a line.
+        metrics: the metrics of this process.
+        access_log: whether to log a line for every request.
     """
 
     def __init__(self, metrics: Metrics, *, access_log: bool) -> None:
@@ -46,17 +50,17 @@ class RequestRecorder:
         fields: Mapping[str, str],
         api_key_name: str | None = None,
     ) -> None:
-        """Keeps what is to be kept of one request.
+        """Counts and logs one request.
 
         Args:
-            method: of HTTP.
-            path: that was asked for.
-            route: its template.
-            status: of the answer.
-            code: of the error, or empty.
-            seconds: from its head to its answer.
-            fields: what its log lines say of it: `request_id`, and `trace_id` where traced.
-            api_key_name: whose key it came with.
+            method: the HTTP method.
+            path: the path that was asked for.
+            route: the path's template, such as `/models/{name}`; `unmatched` where no route was found.
+            status: the status code of the answer.
+            code: the error's code; empty for a success.
+            seconds: the time from the request's head to its answer.
+            fields: what every log line of the request carries: `request_id`, and `trace_id` if it is traced.
+            api_key_name: the name of the API key that came with it; None without a key.
         """
         self._metrics.count_request(route, method, status, code, seconds)
         if not self._access_log:

@@ -1,4 +1,4 @@
-"""Response models: what clients see, and what the OpenAPI document tells them."""
+"""The JSON of the answers, as pydantic models; the OpenAPI document is made from them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ClassProbability(_Schema):
 
 
 class ImageDescription(_Schema):
-    """What was recognised and what was done to it before classification."""
+    """What the image was recognised as, and what was done to it before classification."""
 
     format: ImageFormat
     width: int = Field(ge=1, description="In pixels, upright", examples=[720])
@@ -33,14 +33,14 @@ class ImageDescription(_Schema):
 
 
 class ImagePrediction(_Schema):
-    """What is told of one image of several."""
+    """The prediction for one image of several."""
 
     predictions: list[ClassProbability] = Field(description="The most probable classes, in descending order")
     image: ImageDescription
 
 
 class Prediction(_Schema):
-    """The answer to one image."""
+    """The answer to a request with one image."""
 
     model: str = Field(examples=["imagenet"])
     version: str = Field(examples=["1"])
@@ -49,7 +49,7 @@ class Prediction(_Schema):
 
 
 class ProblemDetails(_Schema):
-    """An error, as RFC 9457 has it (`application/problem+json`)."""
+    """An error in the form of RFC 9457 (`application/problem+json`)."""
 
     type: str = Field(examples=["urn:image-predictor:problem:corrupt_image"])
     title: str = Field(examples=["The image cannot be decoded"])
@@ -66,7 +66,7 @@ class FailedImage(_Schema):
 
 
 class BatchPrediction(_Schema):
-    """The answer to several images, in the order in which they were sent."""
+    """The answer to a request with several images: a result for each, in the order in which they were sent."""
 
     model: str = Field(examples=["imagenet"])
     version: str = Field(examples=["1"])
@@ -74,7 +74,7 @@ class BatchPrediction(_Schema):
 
 
 class GoldenCheckDescription(_Schema):
-    """How close this service comes to the probabilities that the artifact promises."""
+    """How close this service comes to the probabilities that the artifact's golden examples promise."""
 
     passed: Literal[True] = True
     example_count: int
@@ -88,25 +88,25 @@ class EngineCandidate(_Schema):
     engine: str = Field(examples=["openvino"])
     chosen: bool
     images_per_s: float | None = Field(
-        default=None, description="Measured at load, all streams busy; none where there was no choice"
+        default=None, description="Measured at load, all streams busy; null where there was no choice"
     )
     golden_check: GoldenCheckDescription | None = None
     rejected_because: str | None = Field(default=None, description="Why it was left out")
 
 
 class LayoutCandidate(_Schema):
-    """A layout of the engine's threads that was measured when the model was loaded."""
+    """A thread layout of the engine that was measured when the model was loaded."""
 
     streams: int = Field(description="Batches computed at once")
     threads_per_stream: int = Field(description="CPU threads that compute one batch")
-    images_per_s: float = Field(description="All streams busy")
-    lone_batch_ms: float = Field(description="A batch of one image when nothing else is computed")
+    images_per_s: float = Field(description="Rate with all streams busy")
+    lone_batch_ms: float = Field(description="Time of a batch of one image when nothing else is computed")
 
 
 class ModelDescription(_Schema):
     """A model that was asked for, and how it is served."""
 
-    reference: str = Field(description="As it was asked for", examples=["imagenet"])
+    reference: str = Field(description="The model as it was asked for", examples=["imagenet"])
     state: Literal["loading", "ready", "failed"]
     reason: str | None = Field(default=None, description="Why it is not ready")
     name: str | None = None
@@ -124,9 +124,9 @@ class ModelDescription(_Schema):
     )
     golden_check: GoldenCheckDescription | None = None
     rejected_version: str | None = Field(
-        default=None, description="The version that should serve by the store, but cannot"
+        default=None, description="The version that should serve according to the store, but cannot"
     )
-    rejected_because: str | None = Field(default=None, description="Why what the store has does not serve")
+    rejected_because: str | None = Field(default=None, description="Why what the store wants served does not serve")
 
 
 class ModelDetails(ModelDescription):
@@ -135,7 +135,7 @@ class ModelDetails(ModelDescription):
     class_names: list[str] | None = None
     engine_candidates: list[EngineCandidate] | None = None
     layout_candidates: list[LayoutCandidate] | None = Field(
-        default=None, description="Of the chosen engine; empty where there was no choice"
+        default=None, description="Layouts of the chosen engine that were measured; empty where there was no choice"
     )
     manifest: Manifest | None = None
 

@@ -1,4 +1,7 @@
-"""What every response tells browsers: trust nothing but what we say, keep nothing, show it in no frame."""
+"""Adds the security headers to every response: they tell browsers to trust, keep and frame nothing.
+
+Browsers apply them; other clients ignore them. docs/security.md explains each.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +18,16 @@ _ALWAYS: Final[RawHeaders] = (
 )
 _UNLESS_SET: Final[RawHeaders] = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cache-control", b"no-store"),  # answers tell of images, and of who may ask
+    (b"cache-control", b"no-store"),  # answers tell about images, and about who has a key
 )
 _OVER_TLS: Final[RawHeaders] = ((b"strict-transport-security", b"max-age=31536000"),)
 
 
 class SecurityHeadersMiddleware:
-    """Adds the headers to every response, errors and preflights included: the outermost layer.
+    """The outermost layer of the application: adds the headers to every response, errors and preflights included.
 
     Args:
-        app: what it wraps.
+        app: the layer inside.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -42,7 +45,7 @@ class SecurityHeadersMiddleware:
                 present = dict(headers)  # ASGI has names in lower case
                 headers += _ALWAYS
                 headers += (header for header in _UNLESS_SET if header[0] not in present)
-                if scope.get("scheme") == "https":  # ours, or that of a proxy on this machine
+                if scope.get("scheme") == "https":  # by our own TLS, or by that of a proxy on this machine
                     headers += _OVER_TLS
                 message["headers"] = headers
             await send(message)
@@ -51,5 +54,9 @@ class SecurityHeadersMiddleware:
 
 
 def security_headers(scheme: str) -> RawHeaders:
-    """Returns the headers of an answer that has none of its own, over `http` or `https`."""
+    """Returns the security headers of an answer that is written without the application.
+
+    Args:
+        scheme: `http` or `https`.
+    """
     return _ALWAYS + _UNLESS_SET + (_OVER_TLS if scheme == "https" else ())

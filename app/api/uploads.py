@@ -1,6 +1,7 @@
-"""A request's body -> the encoded images in it, read as it streams; counted and timed while it is read.
+"""Reads the images of a request from its body as it streams, and holds it to size, pace and deadline.
 
-multipart/form-data -> its file parts; anything else -> the body itself, whatever its declared content type
+multipart/form-data -> its file parts
+anything else       -> the body itself, whatever its declared content type
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from app.serving.admission import HeldBytes
 
 _SINGLE_FIELDS = ("file", "image")
 _PACE_WINDOW_S = 5.0
-_CLOCK_TOLERANCE_S = 0.05  # the event loop's clock runs in milliseconds, and may be a little ahead
+_CLOCK_TOLERANCE_S = 0.05  # the event loop's clock has whole milliseconds, and may be a little ahead
 _MAX_PARTS = 256  # a form of a few hundred thousand empty parts would cost seconds and hundreds of megabytes
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What the reading of one body has to keep to.
+    """The limits of one upload.
 
     Attributes:
-        max_body_bytes: the most bytes.
-        min_bytes_per_s: the least pace over every 5 seconds, so that a trickle does not live on bytes sent before; 0
-            for none.
-        deadline: of `time.monotonic`.
-        held: where its bytes are counted.
+        max_body_bytes: the largest size of the body, in bytes.
+        min_bytes_per_s: the least pace in every window of 5 seconds, in bytes a second; 0 for no least pace. Bytes
+            that were sent before a window count nothing in it.
+        deadline: when the request's time is up, on the clock of `time.monotonic()`.
+        held: counts the bytes of this body towards the service's limit.
     """
 
     max_body_bytes: int
@@ -59,20 +60,27 @@ class _Part:
 
     @property
     def is_file(self) -> bool:
-        """Whether it is a file: by its name, its type, or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
+        """Whether the part is a file: by its name, its type or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
         return self.file_name is not None or self.field_name in _SINGLE_FIELDS or self.content_type.startswith("image/")
 
 
 async def read_image(request: Request, upload: Upload) -> bytearray:
     """Reads the one image of a request: form field `file` or `image`, a form's only file part, or the whole body.
 
+    Args:
+        request: the request.
+        upload: the limits of its upload.
+
+    Returns:
+        the image's file, as it was uploaded.
+
     Raises:
-        BodyTooLargeError: more than `max_body_bytes`, by declaration or by count.
-        OverloadedError: too many bytes beside those of other requests.
-        RequestTooSlowError: slower than `min_bytes_per_s`.
-        DeadlineExceededError: not complete by the deadline.
-        EmptyBodyError: there is no body.
-        MissingFileError: the form has no file, or several without saying which.
+        BodyTooLargeError: the body has more than `max_body_bytes`, as declared or as counted.
+        OverloadedError: the bodies of all requests together have too many bytes.
+        RequestTooSlowError: the body comes more slowly than `min_bytes_per_s`.
+        DeadlineExceededError: the body is not complete at the deadline.
+        EmptyBodyError: the request has no body.
+        MissingFileError: the form has no file, or several and none of them in a field that says which.
     """
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
@@ -92,11 +100,19 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
 
 
 async def read_images(request: Request, upload: Upload, *, max_images: int) -> list[bytearray]:
-    """Reads the images of a request: every file part of its form, in order, or the whole body as one.
+    """Reads the images of a request: every file part of its form, in order, or the whole body as one image.
+
+    Args:
+        request: the request.
+        upload: the limits of its upload.
+        max_images: the largest number of images.
+
+    Returns:
+        the images' files, as they were uploaded.
 
     Raises:
-        InvalidParameterError: more than `max_images`.
-        PredictorError: as `read_image`.
+        InvalidParameterError: the form has more than `max_images` files.
+        PredictorError: whatever `read_image` raises.
     """
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
@@ -110,7 +126,7 @@ async def read_images(request: Request, upload: Upload, *, max_images: int) -> l
 
 
 def declared_bytes(request: Request) -> int:
-    """Returns how long the body is going to be, 0 where that is not told."""
+    """Returns the size of the body in bytes as the request declares it, 0 if it declares none."""
     declared = request.headers.get("content-length", "")
     return int(declared) if declared.isdecimal() else 0
 
@@ -150,7 +166,7 @@ async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[_Part] 
 
 
 async def _counted(request: Request, upload: Upload, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
-    """Yields a body's chunks, and moves the limit on whenever the bytes that a window owes have come."""
+    """Yields the chunks of a body, and moves `limit` on whenever the bytes that a window demands have come."""
     loop = asyncio.get_running_loop()
     owed = window_bytes = upload.min_bytes_per_s * _PACE_WINDOW_S
     async for chunk in request.stream():
@@ -185,7 +201,7 @@ async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes) -> list[_Par
 
 
 class _Form:
-    """Collects parts from the parser's callbacks; a file's bytes are copied once."""
+    """Collects the parts of a form from the parser's callbacks; the bytes of a file are copied once."""
 
     def __init__(self) -> None:
         self.parts: list[_Part] = []

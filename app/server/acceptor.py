@@ -1,12 +1,13 @@
-"""Takes connections from the listening socket that all workers share, so that each worker gets its part of them.
+"""Accepts connections from the listening socket that all workers share, so that each worker gets its share.
 
-kernel's queue of new connections -> readable in every worker -> whoever has fewest takes one -> uvicorn's protocol
+kernel's backlog -> readable in every worker -> the worker with the fewest connections accepts one -> http_protocol.py
 
-Several processes on one socket are not served evenly by the kernel: whichever wakes first empties the queue, and 16
-keep-alive connections fall 13 to 3 on two workers. A socket for each worker (SO_REUSEPORT) is not even either, as it
-goes by a hash, and what waits in the queue of a worker that dies is lost. Hence one queue, which outlives any worker,
-one connection at a time, and a worker that has more than a sibling leaves it a moment to come first. One that came
-late, such as the replacement of one that died, gets its part when the others close connections that are too many.
+The kernel does not share a socket evenly among processes: the one that wakes first empties the backlog, and 16
+keep-alive connections fall 13 to 3 on two workers. A socket for each worker (SO_REUSEPORT) is not even either, because
+the kernel goes by a hash; and what waits in the backlog of a worker that dies is lost. So the workers share one
+backlog, which outlives any of them. They accept one connection at a time, and a worker that has more than a sibling
+first gives the sibling a moment to accept. A worker that came late, such as the replacement of one that died, gets its
+share when the others close connections that they have too many of.
 """
 
 from __future__ import annotations
@@ -21,37 +22,40 @@ from app.system.worker_board import WorkerPlace
 
 logger = logging.getLogger("app.server")
 
-# How long a worker waits for a sibling, for each connection that it has more than that one; never so long that clients
-# would notice, should the sibling not come.
+# How long a worker waits for a sibling, for each connection that it has more than the sibling. The maximum is so short
+# that clients do not notice it if the sibling never accepts.
 _PATIENCE_S: Final = 0.001
 _MAX_PATIENCE_S: Final = 0.02
-_TOLERATED_PART: Final = 8  # an eighth more than its part is nothing that a worker closes connections for
-_PAUSE_AFTER_ERROR_S: Final = 0.5  # such as too many open files
+_TOLERATED_FRACTION: Final = 8  # a worker closes connections only if it has more than an eighth beyond its share
+_PAUSE_AFTER_ERROR_S: Final = 0.5  # for example, too many open files
 
 
 class Acceptor:
-    """Takes connections one by one.
+    """Accepts connections one by one.
 
     Args:
-        listening: the socket; closed by `close`.
-        welcome: what to do with a new connection.
-        connections: returns how many there are.
-        wanted: returns whether this worker should take any at this moment.
-        place: whose siblings take connections too.
+        listening: the listening socket; `close` closes it.
+        on_connection: called with each new connection.
+        connections: returns how many connections this worker has.
+        wanted: returns whether this worker should accept connections at this moment.
+        place: this worker's place among several, whose siblings accept too; None if it is the only process.
+
+    Attributes:
+        is_open: whether it accepts connections.
     """
 
     def __init__(
         self,
         listening: socket.socket,
         *,
-        welcome: Callable[[socket.socket], None],
+        on_connection: Callable[[socket.socket], None],
         connections: Callable[[], int],
         wanted: Callable[[], bool],
         place: WorkerPlace | None,
     ) -> None:
         self.is_open = False
         self._listening = listening
-        self._welcome = welcome
+        self._on_connection = on_connection
         self._connections = connections
         self._wanted = wanted
         self._place = place
@@ -60,27 +64,27 @@ class Acceptor:
         listening.setblocking(False)
 
     def open(self) -> None:
-        """Begins to take connections, or goes on."""
+        """Starts to accept connections, or starts again."""
         if not self.is_open:
             self.is_open = True
             self._loop.add_reader(self._listening, self._on_readable)
 
     def shut(self) -> None:
-        """Leaves connections to the siblings from now on."""
+        """Stops accepting connections: the siblings get them."""
         if self.is_open:
             self.is_open = False
             self._loop.remove_reader(self._listening)
             if self._pause:
                 self._pause.cancel()
 
-    def close(self, *, take_the_rest: bool) -> None:
-        """Ends for good.
+    def close(self, *, accept_backlog: bool) -> None:
+        """Stops for good, and closes the listening socket.
 
         Args:
-            take_the_rest: whether to take what waits in the queue first: nobody else will.
+            accept_backlog: whether to accept first what waits in the backlog, because no other process will.
         """
         self.shut()
-        while take_the_rest and self._take_one():
+        while accept_backlog and self._take_one():
             pass
         self._listening.close()
 
@@ -89,23 +93,23 @@ class Acceptor:
         if not self._wanted():
             self.shut()
         elif ahead > 0:
-            self._rest(min(ahead * _PATIENCE_S, _MAX_PATIENCE_S), then_take=True)
+            self._pause_for(min(ahead * _PATIENCE_S, _MAX_PATIENCE_S), then_take=True)
         else:
             self._take_one()
 
-    def surplus(self) -> int:
-        """Returns how many connections this worker has beyond its part, 0 where that is hardly more than it has."""
+    def excess(self) -> int:
+        """Returns how many connections this worker has beyond its share; 0 for one, or for at most an eighth of it."""
         others = self._others()
-        part = -(-(self._connections() + sum(others)) // (1 + len(others)))
-        surplus = self._connections() - part
-        return surplus if surplus > max(1, part // _TOLERATED_PART) else 0
+        share = -(-(self._connections() + sum(others)) // (1 + len(others)))
+        excess = self._connections() - share
+        return excess if excess > max(1, share // _TOLERATED_FRACTION) else 0
 
     def _ahead(self) -> int:
-        """Returns how many connections more than the sibling with fewest this worker has."""
+        """Returns how many connections this worker has more than the sibling with the fewest."""
         return self._connections() - min(self._others(), default=self._connections())
 
     def _others(self) -> list[int]:
-        """Returns how many connections each sibling has that takes some."""
+        """Returns how many connections each sibling has that accepts connections."""
         return [status.connections for status in self._place.siblings if status.accepts] if self._place else []
 
     def _take_one(self) -> bool:
@@ -116,19 +120,19 @@ class Acceptor:
         except OSError as error:
             logger.error("New connections cannot be taken: %s.", error)
             if self.is_open:
-                self._rest(_PAUSE_AFTER_ERROR_S, then_take=False)
+                self._pause_for(_PAUSE_AFTER_ERROR_S, then_take=False)
             return False
         connection.setblocking(False)
-        self._welcome(connection)
+        self._on_connection(connection)
         if self._place:
             self._place.status.count_connections(self._connections())
         return True
 
-    def _rest(self, seconds: float, *, then_take: bool) -> None:
+    def _pause_for(self, seconds: float, *, then_take: bool) -> None:
         self._loop.remove_reader(self._listening)
 
         def go_on() -> None:
-            if then_take and self._wanted():  # though it has more: nobody else came
+            if then_take and self._wanted():  # no sibling was faster, though this worker has more
                 self._take_one()
             if self.is_open:
                 self._loop.add_reader(self._listening, self._on_readable)

@@ -1,42 +1,39 @@
-"""The open connections of a process: how many there may be, and who goes when there are too many.
+"""The open connections of a process: how many there may be, and which one is closed when there are too many.
 
-raise the process's limit on descriptors -> Connections -> each connection's protocol asks it for room
+a new connection -> its protocol enters it -> room? -> else the connection that has waited longest is closed
+                                                   -> else, if all are busy, the new one is refused
 """
 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from typing import Final, Protocol
 
 from app.telemetry.metrics import Metrics
 
-if sys.platform != "win32":
-    pass
-
 logger = logging.getLogger("app.server")
 
-_MAX_REFUSALS: Final = 256  # connections that are told so, at once; beyond, they are only closed
+_MAX_REFUSALS: Final = 256  # at once, of those that get an answer; the others are closed without one
 _WARNING_INTERVAL_S: Final = 10.0
 
 
 class Connection(Protocol):
-    """What is told to go."""
+    """What `Connections` counts."""
 
     def drop(self) -> None:
         """Ends the connection at once."""
 
 
 class Connections:
-    """Counts connections; when there is no room for one more, the one that has waited longest makes it.
+    """Counts connections; when there is no room for one more, the one that has waited longest is closed.
 
-    Waiting are those without a request: idle ones, those whose head is not complete, and those whose client still sends
-    what has been refused.
+    A connection waits while it has no request: it is idle, or the head of its request is not complete, or its client
+    still sends a body that has been refused.
 
     Args:
-        max_connections: the most that are served at once.
-        metrics: where they are counted.
+        max_connections: the largest number of connections that are open at once.
+        metrics: the metrics of this process.
     """
 
     def __init__(self, max_connections: int, metrics: Metrics) -> None:
@@ -44,13 +41,13 @@ class Connections:
         self._closed = metrics.connections_closed
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}  # the longest waiting first: a dict keeps its order
-        self._surplus = 0
+        self._excess = 0
         self._refused_count = 0
         self._warned_at = -_WARNING_INTERVAL_S
         self._open_count = metrics.connections
 
     def enter(self, connection: Connection) -> bool:
-        """Takes a new connection in. Returns False where there is no room, and none that waits."""
+        """Counts a new connection. Returns False if there is no room for it, and no connection waits."""
         if len(self._open) >= self._max_connections:
             self._warn()
             longest_waiting = next(iter(self._waiting), None)
@@ -71,7 +68,7 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def wait(self, connection: Connection) -> None:
-        """Notes that a connection has no request any more."""
+        """Notes that a connection has no request any more, and waits for the next."""
         if connection in self._open:
             self._waiting[connection] = None
 
@@ -79,19 +76,23 @@ class Connections:
         """Notes that a connection has a request."""
         self._waiting.pop(connection, None)
 
-    def share(self, surplus: int) -> None:
-        """Notes how many connections more than its part of them this process has, where siblings have fewer."""
-        self._surplus = surplus
+    def set_excess(self, excess: int) -> None:
+        """Notes how many connections this process has beyond its share.
+
+        Args:
+            excess: the number of connections to close, so that their clients connect to another worker.
+        """
+        self._excess = excess
 
     def give_away(self) -> bool:
-        """Returns whether a connection is one too many here: closed after its answer, it comes back to a sibling."""
-        if self._surplus <= 0:
+        """Returns whether to close a connection after its answer, so that its client connects to another worker."""
+        if self._excess <= 0:
             return False
-        self._surplus -= 1
+        self._excess -= 1
         return True
 
     def begin_refusal(self) -> bool:
-        """Counts a connection for which there is no room; returns whether it may be told so."""
+        """Counts a connection for which there is no room; returns whether it gets an answer that says so."""
         self.count("too_many")
         if self._refused_count >= _MAX_REFUSALS:
             return False
@@ -99,11 +100,15 @@ class Connections:
         return True
 
     def end_refusal(self) -> None:
-        """Notes that one that was told so is gone."""
+        """Notes that a connection is gone that got such an answer."""
         self._refused_count -= 1
 
     def count(self, reason: str) -> None:
-        """Counts a connection that a limit has ended."""
+        """Counts a connection that a limit has ended.
+
+        Args:
+            reason: the label of the metric `predictor_connections_closed_total`.
+        """
         self._closed.labels(reason).inc()
 
     def _warn(self) -> None:

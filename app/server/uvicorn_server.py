@@ -128,7 +128,7 @@ class _Server(uvicorn.Server):
         await super().startup([])
         self._acceptor = Acceptor(
             self._listening,
-            welcome=self._welcome,
+            on_connection=self._on_connection,
             connections=self._count_connections,
             wanted=self._should_accept,
             place=self._place,
@@ -142,7 +142,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._acceptor:
             retiring = self._place is not None and not self._place.board.draining
-            self._acceptor.close(take_the_rest=not retiring)
+            self._acceptor.close(accept_backlog=not retiring)
             if not self.force_exit:
                 await self._hear_last_requests()
         self._service.phase = Phase.CLOSING
@@ -165,7 +165,7 @@ class _Server(uvicorn.Server):
     def _close(self) -> None:
         self.should_exit = True
 
-    def _welcome(self, connection: socket.socket) -> None:
+    def _on_connection(self, connection: socket.socket) -> None:
         opening = asyncio.ensure_future(self._open(connection))
         self._opening.add(opening)
         opening.add_done_callback(self._opening.discard)
@@ -202,7 +202,7 @@ class _Server(uvicorn.Server):
             os._exit(1)  # the supervisor is gone, and nobody would ever end this process
         status = self._place.status
         status.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
-        self._connections.share(self._acceptor.surplus())
+        self._connections.set_excess(self._acceptor.excess())
         if self._service.watchdog.verdict.restart_because:
             status.ask_for_restart()
 

@@ -23,7 +23,7 @@ class Worker:
         self.place = place
         self.acceptor = Acceptor(
             listening.dup(),
-            welcome=self.connections.append,
+            on_connection=self.connections.append,
             connections=lambda: len(self.connections),
             wanted=lambda: self.wants_connections,
             place=place,
@@ -55,7 +55,7 @@ async def connect(listening: socket.socket, workers: list[Worker], count: int) -
 
 def close(clients: list[socket.socket], workers: list[Worker], listening: socket.socket) -> None:
     for worker in workers:
-        worker.acceptor.close(take_the_rest=False)
+        worker.acceptor.close(accept_backlog=False)
     for each in [*clients, *(connection for worker in workers for connection in worker.connections), listening]:
         each.close()
 
@@ -71,25 +71,25 @@ async def test_connections_are_shared_evenly(listening: socket.socket, tmp_path:
     close(clients, workers, listening)
 
 
-async def test_surplus_is_what_a_worker_has_beyond_its_part_and_little_is_none(
+async def test_excess_is_what_a_worker_has_beyond_its_share_and_little_is_none(
     listening: socket.socket, tmp_path: Path
 ) -> None:
     many, few = workers = two_workers(listening, tmp_path)
 
-    def surplus(of_many: int, of_few: int) -> list[int]:
+    def excess(of_many: int, of_few: int) -> list[int]:
         for worker, count in zip(workers, (of_many, of_few), strict=True):
             worker.connections = [listening] * count
             worker.publish()
-        return [worker.acceptor.surplus() for worker in workers]
+        return [worker.acceptor.excess() for worker in workers]
 
-    assert surplus(32, 0) == [16, 0]
-    assert surplus(20, 12) == [4, 0]
-    assert surplus(19, 13) == [3, 0]
-    assert surplus(18, 14) == [0, 0]
-    assert surplus(2, 0) == [0, 0]
-    assert surplus(1000, 800) == [0, 0]
+    assert excess(32, 0) == [16, 0]
+    assert excess(20, 12) == [4, 0]
+    assert excess(19, 13) == [3, 0]
+    assert excess(18, 14) == [0, 0]
+    assert excess(2, 0) == [0, 0]
+    assert excess(1000, 800) == [0, 0]
     few.publish(accepting=False)
-    assert many.acceptor.surplus() == 0
+    assert many.acceptor.excess() == 0
     close([], workers, listening)
 
 
@@ -120,7 +120,7 @@ async def test_worker_that_wants_none_leaves_them_to_its_sibling(listening: sock
 async def test_last_worker_takes_what_waits_before_it_closes(listening: socket.socket, tmp_path: Path) -> None:
     workers = two_workers(listening, tmp_path)
     clients = [socket.create_connection(listening.getsockname()) for _ in range(5)]
-    workers[0].acceptor.close(take_the_rest=True)
+    workers[0].acceptor.close(accept_backlog=True)
 
     assert len(workers[0].connections) == 5
     close(clients, workers, listening)
