@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from app.images.decode import MIN_DETAIL
-from training.data.geometry import resize_and_crop
+from app.images.resize import resize_and_crop
 from training.data.sources import Source
 
 # ITU-R BT.601 luma, as the Predictor computes grey.
@@ -55,9 +55,11 @@ class PixelStore(Dataset[Batch]):
         if in_memory:
             # Zeros first: a memory limit is met here, not after an hour of decoding.
             pixels = torch.zeros(len(self), channels, image_size, image_size, dtype=torch.uint8)
+            # NumPy copies in this thread alone. torch's threads would spin between two images, at the decoders' cost.
+            copies = pixels.numpy()
             with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes and resizes without the GIL
                 for position, image in enumerate(pool.map(self._decode, range(len(self)))):
-                    pixels[position] = image
+                    copies[position] = image.numpy()
             self.pixels = pixels
 
     def __len__(self) -> int:
@@ -84,8 +86,7 @@ class PixelStore(Dataset[Batch]):
 
     def _decode(self, position: int) -> torch.Tensor:
         image = self.source.image(self.indices[position], min_shorter_side=MIN_DETAIL * self.resize_size)
-        pixels = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)
-        rgb = torch.tensor(pixels).permute(2, 0, 1)  # (3, R, R)
+        rgb = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)  # (3, R, R)
         if self.channels == 3:
             return rgb
         return (rgb * _LUMA).sum(0, keepdim=True).round().to(torch.uint8)  # (1, R, R)

@@ -1,6 +1,6 @@
 """Any published model on any folder of labelled images: is it as good on photos of your own?
 
-<store>/<name>/<version> + <folder>/<class>/* -> app.images.decode -> resize_and_crop -> classify, batched -> Metrics
+<store>/<name>/<version> + <folder>/<class>/* -> decode, resize as the service does -> classify, batched -> Metrics
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import torch
 
 from app.errors import ArtifactError, ImageError
 from app.images.decode import MIN_DETAIL, decode
+from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.publishing import published_versions
-from training.data.geometry import resize_and_crop
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
 
@@ -70,8 +70,7 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
             except (ImageError, OSError) as error:
                 unreadable.append((path, str(error)))
                 continue
-            pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
-            images.append(torch.tensor(pixels).permute(2, 0, 1))  # (3, S, S)
+            images.append(resize_and_crop(image, resize_size=resize_size, image_size=image_size))  # (3, S, S)
             labels.append(label)
         if images:
             probabilities.append(scripted.classify(torch.stack(images)))

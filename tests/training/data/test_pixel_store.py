@@ -1,19 +1,22 @@
-"""Batches are the same from memory and from workers, shuffled by the seed, and shared among processes without gaps."""
+"""Batches hold the service's pixels, whether kept or decoded anew; seeds shuffle them, and processes share them."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from app.images.decode import MIN_DETAIL, decode
 from app.images.resize import resize_and_crop
 from tests.support.images import Pixels
 from training.data.pixel_store import PixelStore, epoch_order
-from training.data.sources import digits_source, folder_source
+from training.data.sources import ArraySource, digits_source, folder_source
+from training.export.predictor import Predictor
 
 
 def _store(*, in_memory: bool, channels: int = 3) -> PixelStore:
@@ -29,6 +32,22 @@ def test_memory_and_workers_give_the_same_batches() -> None:
         torch.testing.assert_close(labels, other_labels, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("resize_size", "image_size"), [(256, 224), (64, 56), (31, 31), (40, 7)])
+@pytest.mark.parametrize("shape", [(300, 451), (451, 300), (300, 90), (97, 50), (49, 84), (20, 21), (7, 300)])
+def test_training_sees_the_predictors_pixels_to_the_bit(
+    cat: Pixels, shape: tuple[int, int], resize_size: int, image_size: int
+) -> None:
+    pixels = np.ascontiguousarray(np.resize(cat, (1, *shape, 3)))
+    source = ArraySource(("cat",), pixels, (0,), (None,))
+    trained, _ = PixelStore(source, [0], resize_size=resize_size, image_size=image_size, channels=3, in_memory=False)[0]
+
+    predictor = Predictor(
+        nn.Identity(), ["cat"], image_size=image_size, resize_size=resize_size, mean=[0.5] * 3, std=[0.5] * 3
+    )
+    expected = predictor.resize_and_crop(torch.from_numpy(pixels).permute(0, 3, 1, 2))[0]
+    torch.testing.assert_close(trained, expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("shorter_side", [200, 300])  # decoded in full by the service, and at half scale
 def test_training_sees_a_photo_as_the_service_does(tmp_path: Path, cat: Pixels, shorter_side: int) -> None:
     for class_name in ("cat", "dog"):
@@ -40,8 +59,7 @@ def test_training_sees_a_photo_as_the_service_does(tmp_path: Path, cat: Pixels, 
 
     served = decode(source.encoded(0), min_shorter_side=MIN_DETAIL * 32)
     assert served.scale == shorter_side // 150
-    crop = resize_and_crop(served, resize_size=32, image_size=28)
-    torch.testing.assert_close(trained, crop, rtol=0, atol=served.scale - 1)  # the last bit: geometry
+    torch.testing.assert_close(trained, resize_and_crop(served, resize_size=32, image_size=28), rtol=0, atol=0)
 
 
 def test_grey_images_are_their_own_luma() -> None:
