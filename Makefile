@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test lint audit format docs release bench clean
+.PHONY: help serve train train-digits mlflow test quick lint audit format docs release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -36,6 +36,9 @@ mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http
 
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+quick: lint ## Check the style and the types, and run the tests that are not slow
+	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
 lint: $(VENV)/.development ## Check the style (ruff), the order of imports (import-linter) and the types (mypy)
 	@$(BIN)/ruff check .

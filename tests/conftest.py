@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import signal
 import subprocess
@@ -23,6 +24,8 @@ from tests.support.once import once_a_run
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("project")
 
+# The default model, a network that is trained, a model that is converted, a service in a process of its own.
+_SLOW_FIXTURES = {"imagenet_store", "digits_run", "twin_store", "server"}
 MAX_PROCESSES = 8  # of `pytest -n auto`: each takes 1 to 2 GB
 PHOTO_NAMES = ("cat", "coffee", "rocket", "china", "flower")
 
@@ -31,6 +34,27 @@ PHOTO_NAMES = ("cat", "coffee", "rocket", "china", "flower")
 def pytest_xdist_auto_num_workers() -> int:
     """`-n auto`: the cores that may really be used here, not those that the machine has."""
     return min(usable_cores(), MAX_PROCESSES)
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks tests as slow whose fixtures are, so that `make quick` leaves them out."""
+    for item in items:
+        if isinstance(item, pytest.Function) and _SLOW_FIXTURES.intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True)
+def _only_slow_tests_start_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds what `make quick` promises: a test that starts a process is marked as slow."""
+    if request.node.get_closest_marker("slow"):
+        return
+
+    def refuse(*_: object, **__: object) -> None:
+        pytest.fail("This test starts a process: mark it with `pytest.mark.slow`.")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(multiprocessing.process.BaseProcess, "start", refuse)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,6 +15,8 @@ import pytest
 
 from tests.support.colours import colour_image
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
 def test_uvicorn_serves_the_factory(colours_store: Path, tmp_path: Path, log_format: str) -> None:

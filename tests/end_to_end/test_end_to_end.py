@@ -18,6 +18,8 @@ from app.api.problems import PROBLEMS
 from tests.support.images import Pixels, encode, png
 from tests.support.live import LiveServer, live_server
 
+pytestmark = pytest.mark.slow
+
 RIGHT = {
     "cat": {"tiger cat", "Egyptian cat", "tabby"},
     "coffee": {"espresso", "cup"},

@@ -25,6 +25,8 @@ from app.settings import Settings
 from tests.conftest import PHOTO_NAMES
 from tests.support.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
 
+pytestmark = pytest.mark.slow
+
 MAX_DEVIATION = 0.02
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 90},

@@ -16,6 +16,8 @@ from tests.end_to_end.test_fidelity import refer as refer
 from tests.end_to_end.test_fidelity import serve as serve
 from tests.support.images import Pixels, encode
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", params=[("torchscript", 1), ("openvino", 2)])
 def client(request: pytest.FixtureRequest, imagenet_store: Path) -> Iterator[TestClient]:

@@ -12,7 +12,7 @@ from app.api.keys import new_key
 from tests.support.colours import export_colours
 from tests.support.live import live_server
 
-pytestmark = pytest.mark.timeout(200)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
 
 def test_guarded_service_keeps_its_own_schema(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from training.config.file import parse_config
 from training.evaluation.evaluate import PREDICTIONS_FILE, RunEvaluation
 from training.run import run_training
 
+pytestmark = pytest.mark.slow
+
 MAX_DEVIATION = 0.02  # docs/artifact.md, Fidelity
 
 

@@ -152,6 +152,7 @@ def test_build_arguments_have_one_default_each() -> None:
     assert sorted(name for name, _ in arguments) == ["EXTRAS", "MODEL", "MODEL_STORE", "PYTHON_IMAGE", "TORCH_INDEX"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("extras", "added"), [("", False), ("telemetry", True)])
 def test_extras_are_installed_if_they_are_asked_for(tmp_path: Path, extras: str, added: bool) -> None:
     """The program that lists what is installed, taken out of the Dockerfile and run."""
@@ -172,6 +173,7 @@ def test_healthcheck_follows_readiness(imagenet_store: Path, tmp_path: Path) -> 
     assert health_status(port) != 0  # nothing listens there any more
 
 
+@pytest.mark.slow
 def test_healthcheck_fails_while_no_model_serves(tmp_path: Path) -> None:
     with live_server(tmp_path / "log", model_store=tmp_path) as server:
         assert health_status(server.url.rpartition(":")[2]) == 1

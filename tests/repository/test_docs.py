@@ -182,6 +182,7 @@ def test_python_example_prints_what_is_shown(service: str) -> None:
         assert float(probability) == pytest.approx(float(promised.split()[0]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_own_model_example_makes_a_model_that_is_served(tmp_path: Path) -> None:
     code = code_blocks(section(README, "Your own model"), "python")[0]
     (tmp_path / "own_model.py").write_text(code, encoding="utf-8")

@@ -95,6 +95,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_contracts_on_imports_are_kept(checkout: Path) -> None:
     linted = lint_imports(checkout)
 
@@ -102,6 +103,7 @@ def test_the_contracts_on_imports_are_kept(checkout: Path) -> None:
     assert "Contracts: 5 kept, 0 broken." in linted.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "planted", "broken"),
     [
@@ -125,6 +127,7 @@ def test_an_import_against_the_order_breaks_a_contract(checkout: Path, file: str
     assert broken in linted.stdout
 
 
+@pytest.mark.slow
 def test_a_package_without_a_place_in_the_order_breaks_a_contract(checkout: Path) -> None:
     (checkout / "app" / "utilities").mkdir()
     (checkout / "app" / "utilities" / "__init__.py").write_text("")
@@ -169,6 +172,7 @@ print(*sorted({name.partition(".")[0] for name in sys.modules}))
 """
 
 
+@pytest.mark.slow
 def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_training_library(
     project: dict[str, list[str]], tmp_path: Path
 ) -> None:

@@ -143,6 +143,7 @@ def test_every_alert_is_tested() -> None:
     assert raised == {rule["alert"] for rule in rules() if "alert" in rule}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of the package prometheus")
 def test_alerts_are_raised_by_what_they_are_for() -> None:
     tested = subprocess.run(["promtool", "test", "rules", *map(str, ALERT_TESTS)], capture_output=True, text=True)

@@ -28,7 +28,7 @@ CHANGELOG = """# Changelog
 - An older thing.
 """
 
-pytestmark = pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("git"), reason="needs git")]
 
 
 class Repository:

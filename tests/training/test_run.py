@@ -23,6 +23,8 @@ from training.pictures.report import REPORT_FILE
 from training.run import run_training
 from training.runs.run_folder import RunFolder, read_json
 
+pytestmark = pytest.mark.slow
+
 
 def test_training_ends_in_a_published_model_that_predicts_as_the_run_does(tmp_path: Path) -> None:
     config = digits_config(tmp_path, epochs=2, name="small-digits")

@@ -82,6 +82,7 @@ def test_synthetic_photo_is_one_that_costs_what_a_photo_costs() -> None:
     assert 30_000 < len(photo) < 300_000
 
 
+@pytest.mark.slow
 def test_every_step_is_measured_and_told_while_it_is(colours_store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ModelSettings(model="colours", model_store=colours_store, engine="torchscript", cores=1)
     bench(settings, [], seconds=0.05)

@@ -11,6 +11,8 @@ from app.commands.bench.http_load import LoadError, closed_loop, own_server
 from app.settings import ModelSettings
 from tests.support.colours import colour_image
 
+pytestmark = pytest.mark.slow
+
 
 def test_answers_are_counted_and_a_refusal_ends_the_load(colours_store: Path) -> None:
     settings = ModelSettings(model="colours", model_store=colours_store, engine="torchscript")

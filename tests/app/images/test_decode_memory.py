@@ -15,6 +15,8 @@ from PIL import Image
 from tests.app.images.test_decode_hostile import rle_bmp
 from tests.support.images import Pixels, encode, png, tiff
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 MAX_PIXELS = 1_000_000
 MAX_GROWTH_BYTES = 150 * MIB  # far more than any picture of 1 MP needs, far less than any of the bombs would take

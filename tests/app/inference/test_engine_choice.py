@@ -138,6 +138,7 @@ def test_reduced_precision_has_its_own_bound(start_app: StartApp, twin_store: Pa
     assert description["golden_check"]["bound"] == 0.1
 
 
+@pytest.mark.slow
 def test_importing_openvino_does_not_import_its_telemetry() -> None:
     pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
     code = """

@@ -32,6 +32,8 @@ from app.telemetry.metrics import Metrics
 from tests.app.models.test_registry import Damage, flip_a_byte, swap_weights, truncate
 from tests.support.colours import StartApp, colour_image, export_colours
 
+pytestmark = pytest.mark.slow
+
 RED = colour_image("red")
 
 

@@ -25,6 +25,8 @@ from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.sockets import connect, head, running, until, until_closed
 
+pytestmark = pytest.mark.slow
+
 StartFull = Callable[..., str]
 IMAGE = colour_image("red")
 

@@ -27,6 +27,8 @@ from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.sockets import connect, head, running, until, until_closed
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., str]
 
 

@@ -51,6 +51,7 @@ def top_class(server: LiveServer) -> str:
     return str(answer.json()["predictions"][0]["class_name"])
 
 
+@pytest.mark.slow
 def test_killed_worker_is_replaced_while_the_other_serves(
     colours_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +96,7 @@ def connections_of(pid: int) -> int:
     return sum(fields[9] in inodes for fields in established)
 
 
+@pytest.mark.slow
 def test_connections_that_outlive_a_worker_are_shared_with_its_replacement(colours_store: Path, tmp_path: Path) -> None:
     """Clients keep theirs open, and would leave the new worker with nothing to do; none loses a request by it."""
     with (
@@ -116,6 +118,7 @@ def test_connections_that_outlive_a_worker_are_shared_with_its_replacement(colou
         until(lambda: shares() in ([6, 6], [7, 5], [5, 7]))
 
 
+@pytest.mark.slow
 def test_connection_waits_for_the_replacement_of_the_only_worker(colours_store: Path, tmp_path: Path) -> None:
     """And when the supervisor itself is killed, no worker outlives it."""
     with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers=1) as server:
@@ -131,6 +134,7 @@ def test_connection_waits_for_the_replacement_of_the_only_worker(colours_store: 
         until(lambda: not any(exists(worker) for worker in workers))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(usable_cores() < 2, reason="needs two cores")
 def test_model_that_is_faster_than_one_process_gets_several(colours_store: Path, tmp_path: Path) -> None:
     with live_server(tmp_path / "log", model="colours", model_store=colours_store, workers="auto") as server:

@@ -53,6 +53,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     return Files(tmp_path_factory.mktemp("tls"))
 
 
+@pytest.mark.slow
 def test_service_speaks_https_and_lets_only_certified_clients_in(
     files: Files, colours_store: Path, tmp_path: Path
 ) -> None:

@@ -180,6 +180,7 @@ publish(Path(sys.argv[1]), "digits", write)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_publisher_leaves_nothing_to_see_and_the_next_one_cleans_up(tmp_path: Path) -> None:
     publish(tmp_path, "digits", write_files)
     with subprocess.Popen(
@@ -204,6 +205,7 @@ def _publish_many(store_root: Path, count: int) -> None:
         publish(store_root, "digits", write_files)
 
 
+@pytest.mark.slow
 def test_publishers_at_once_get_different_versions_and_readers_see_only_whole_ones(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     publishers = [context.Process(target=_publish_many, args=(tmp_path, 20)) for _ in range(2)]

@@ -111,6 +111,7 @@ def test_client_cannot_forge_a_line(start_app: StartApp, written: io.StringIO) -
     assert "GET /x\\n2026-11-21 ERROR everything is lost\\x1b[2J\\u2028 404 " in added[0]
 
 
+@pytest.mark.slow
 def test_every_line_of_a_running_service_is_json(colours_store: Path, tmp_path: Path) -> None:
     """From the first line to the last, those of libraries included."""
     log = tmp_path / "log"

@@ -168,6 +168,7 @@ def test_asking_for_traces_without_the_extra_says_what_to_install(monkeypatch: p
     create_app(Settings())
 
 
+@pytest.mark.slow
 def test_nothing_is_imported_unless_traces_are_asked_for() -> None:
     """FastAPI imports OpenTelemetry's API by itself; what does the work is `sdk` and `exporter`."""
     code = (
@@ -209,6 +210,7 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_traces_reach_a_collector_before_the_service_ends(
     collector: Collector, colours_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def _store(*, in_memory: bool, channels: int = 3) -> PixelStore:
     return PixelStore(digits_source(), range(40), resize_size=12, image_size=12, channels=channels, in_memory=in_memory)
 
 
+@pytest.mark.slow
 def test_memory_and_workers_give_the_same_batches() -> None:
     order = epoch_order(40, batch_size=16, seed=0, epoch=0)
     kept = list(_store(in_memory=True).batches(order, workers=0))

@@ -17,6 +17,8 @@ from training.export.import_pretrained import GOLDEN_FOLDER
 from training.export.onnx_twin import write_onnx
 from training.export.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 PROVENANCE = Provenance(architecture="tiny", training_data=TrainingData(name="photos"), seeds={"training": 3})
 
 

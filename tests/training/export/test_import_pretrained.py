@@ -182,6 +182,7 @@ def test_the_command_says_where_it_published(imagenet_store: Path) -> None:
     assert printed.splitlines()[-1] == f"Published {imagenet_store / 'imagenet' / '1'}"
 
 
+@pytest.mark.slow
 def test_the_command_publishes_the_next_version_under_the_name_that_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -197,6 +198,7 @@ def test_the_command_publishes_the_next_version_under_the_name_that_it_is_given(
         assert manifest.name == "again"
 
 
+@pytest.mark.slow
 def test_the_command_refuses_an_architecture_it_does_not_have(tmp_path: Path) -> None:
     finished = _training("import-pretrained", "resnet50", "--store", str(tmp_path))
     assert finished.returncode != 0

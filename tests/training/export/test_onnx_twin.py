@@ -15,6 +15,8 @@ from training.errors import ExportError
 from training.export.onnx_twin import verify_onnx, write_onnx
 from training.export.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["ant", "bee", "cat"]
 
 

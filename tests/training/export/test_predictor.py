@@ -299,6 +299,7 @@ print(*predictor.classify(predictor.resize_and_crop(x))[0].tolist())
 """
 
 
+@pytest.mark.slow
 def test_the_file_is_enough_in_a_process_that_has_only_torch(tmp_path: Path) -> None:
     module = predictor(image_size=28, resize_size=32)
     torch.jit.save(script(module), str(tmp_path / "model.pt"))

@@ -15,6 +15,8 @@ from training.errors import RunError
 from training.export.publish import golden_images, publish_run
 from training.runs.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 
 def _photos(folder: Path) -> Path:
     generator = np.random.default_rng(0)

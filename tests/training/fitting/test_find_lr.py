@@ -7,11 +7,14 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
 
 from tests.support.training_runs import digits_config, make_trainer, read_lines
 from training.fitting.find_lr import range_test, save_range_test
+
+pytestmark = pytest.mark.slow
 
 
 def test_weights_and_optimiser_are_put_back(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from training.fitting.resume import cut_logs
 from training.runs.checkpoint import Progress, load_best
 from training.runs.run_folder import create_run
 
+pytestmark = pytest.mark.slow
+
 RECIPES: dict[str, dict[str, object]] = {
     "adamw, average, mixup": {"ema_decay": 0.9, "mixup": 0.2, "augmentation": "affine", "schedule": "one-cycle"},
     "sgd, plateau, cutmix": {"optimiser": "sgd", "schedule": "reduce-on-plateau", "cutmix": 1.0, "warmup_epochs": 1},

@@ -14,6 +14,8 @@ from training.config.settings import TrainConfig
 from training.networks.transfer import head_of
 from training.runs.run_folder import create_run
 
+pytestmark = pytest.mark.slow
+
 
 def _photo_config(tmp_path: Path, photos: dict[str, Pixels], **settings: object) -> TrainConfig:
     folder = tmp_path / "photos"

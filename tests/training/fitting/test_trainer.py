@@ -11,6 +11,8 @@ from tests.support.training_runs import digits_config, make_trainer, read_lines
 from training.errors import DivergedError
 from training.runs.checkpoint import load_best
 
+pytestmark = pytest.mark.slow
+
 
 def test_loop_learns_the_digits_and_logs_every_step(tmp_path: Path) -> None:
     trainer = make_trainer(digits_config(tmp_path, epochs=4, augmentation="none", dropout=0, ema_decay=0.9))

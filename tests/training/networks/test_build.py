@@ -66,6 +66,7 @@ def test_widths_depth_and_batchnorm_are_configurable() -> None:
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg16", "vgg16-bn"])
 def test_vgg16_is_torchvisions_to_the_last_weight(name: str) -> None:
     reference = torchvision.models.get_model(name.replace("-", "_"), weights=None).eval()

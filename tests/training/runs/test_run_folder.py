@@ -17,6 +17,7 @@ def test_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         create_run(digits_config(tmp_path, runs=tmp_path / "file"))
 
 
+@pytest.mark.slow
 def test_last_run_that_has_weights_is_found_behind_one_that_has_none(tmp_path: Path) -> None:
     run = train_digits(tmp_path, epochs=1)
     unfinished = tmp_path / "runs" / "later"

@@ -15,7 +15,10 @@ from training.runs.progress import Reporter
 from training.runs.run_folder import create_run
 from training.runs.tracking import EXPERIMENT, Tracker
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # MLflow and its many dependencies warn as they please
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore"),  # MLflow and its many dependencies warn as they please
+]
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from training.errors import ConfigError
 from training.tuning.search_space import load_space
 from training.tuning.study import Method, Search, open_study, tune
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("method", "trials"), [("grid", 8), ("random", 3), ("tpe", 3), ("gp", 3)])
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
