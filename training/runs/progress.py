@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_PLAIN_INTERVAL_S = 30.0  # a long epoch shows so often that it is alive
+_PLAIN_INTERVAL_S = 30.0  # how often a long epoch prints a line where there is no bar
 
 
 class _ImagesPerSecond(ProgressColumn):

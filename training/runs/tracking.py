@@ -96,7 +96,7 @@ class Tracker:
             return
         try:
             log()
-        except Exception as error:  # whatever it is: a tracker must not end a training
+        except Exception as error:  # any error: a tracker must not end a training
             self.active = False
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.reporter.line(f"MLflow does not log this run: {reason}")

@@ -57,7 +57,7 @@ class Search:
         config: the configuration that all trials begin with.
         space: the settings that vary, and what is tried for each.
         method: how the values of a trial are chosen.
-        pruner: which trials are given up early.
+        pruner: the rule by which trials are given up early.
         trials: the number of trials that the study shall have in all.
         study: the name of the study.
         storage: the URL of the database of the study; None means an SQLite file in the folder of the study.
@@ -119,7 +119,7 @@ def open_study(search: Search) -> optuna.Study:
         direction="maximize" if search.config.monitor == "val_accuracy" else "minimize",
         pruner=_pruner(search.pruner),
     )
-    # A study that goes on must not draw its first trials again, nor two processes the same ones.
+    # A study that goes on must not draw its first trials again, and two processes must not draw the same ones.
     place = (search.config.seed, len(study.get_trials(deepcopy=False)), search.worker)
     study.sampler = _sampler(search, seed=int(np.random.SeedSequence(place).generate_state(1)[0]))
     return study
@@ -135,7 +135,7 @@ def _open_storage(url: str) -> RDBStorage:
                 grace_period=_GRACE_S,
                 heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
             )
-        except Exception as error:  # SQLAlchemy's, and those of any database driver
+        except Exception as error:  # an error of SQLAlchemy, or of any database driver
             if attempt == _OPENING_ATTEMPTS:
                 raise ConfigError(f"The study's database {url} cannot be opened: {error}") from error
             time.sleep(attempt * _OPENING_PAUSE_S)
