@@ -1,11 +1,11 @@
 """What lies in the model store; shared with training.
 
-manifest.py -> what one published version is
-publishing.py -> publishes a version, whole or not at all
-model_store.py -> names, versions, pins; verifies files
-stored_version.py -> the version that should serve
-signatures.py -> whether a trusted key has signed it
-signing.py -> signs it
+manifest.py -> what a published version says about itself
+publishing.py -> publishes a version, or writes a file, whole or not at all
+signing.py -> signs a version, where models are published
+signatures.py -> whether a trusted key has signed a version, where models are served
+model_store.py -> names, versions and pins; verifies and prunes versions
+stored_version.py -> which version should serve
 
 May import `errors` only.
 """

@@ -1,6 +1,6 @@
-"""The artifact's metadata: schema, reading, writing; shared with training.
+"""What a published version of a model says about itself: the files' names, `manifest.json` and the golden examples.
 
-training.export fills a folder -> publish: lock, hash, fsync, rename -> <store>/<name>/<version>/ -> app.store reads it
+training fills a folder, returns a Manifest -> app.store.publishing -> <store>/<name>/<version>/ -> the service reads it
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MODEL_FILE = "model.pt"
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 ONNX_FILE = "model.onnx"
-"""The twin of `classify` for faster engines; optional."""
+"""The twin of `classify` for faster engines. Not every version has one."""
 MANIFEST_FILE = "manifest.json"
 SIGNATURE_FILE = "manifest.sig"
-"""Beside the manifest, if it has been signed: the Ed25519 signature of its bytes (RFC 8032), 64 bytes."""
+"""The Ed25519 signature of the manifest's bytes (RFC 8032), 64 bytes. Only signed versions have one."""
 GOLDEN_FILE = "golden.json"
-"""The golden examples: an extra file inside `model.pt`."""
+"""The golden examples, as an extra file inside `model.pt`."""
 
 MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """What a model may be called: safe as a folder name, in a URL and as a metric label."""
@@ -42,8 +42,8 @@ class Preprocessing(_Frozen):
 
     resize_size: int = Field(ge=1, description="The shorter side before the crop, in pixels")
     image_size: int = Field(ge=1, description="The side of the central crop, in pixels")
-    mean: tuple[float, ...] = Field(description="Of each channel, of values in [0, 1]")
-    std: tuple[float, ...] = Field(description="Of each channel, of values in [0, 1]")
+    mean: tuple[float, ...] = Field(description="The mean of each channel, for samples in [0, 1]")
+    std: tuple[float, ...] = Field(description="The standard deviation of each channel, for samples in [0, 1]")
     interpolation: Literal["bilinear"] = "bilinear"
     antialias: Literal[True] = True
     temperature: float = Field(default=1.0, gt=0, description="Divides the logits")
@@ -57,7 +57,7 @@ class Architecture(_Frozen):
 
 
 class TrainingData(_Frozen):
-    """What the network learned from."""
+    """The images that the network learned from."""
 
     name: str
     licence: str | None = None
@@ -84,8 +84,8 @@ class FileEntry(_Frozen):
 class Manifest(_Frozen):
     """What one published version of a model is.
 
-    The same text stands in `manifest.json` and inside `model.pt`, except for `files`: a file cannot hold its own hash,
-    so the copy inside has none.
+    The same text stands in `manifest.json` and inside `model.pt`. Only `files` differs. A file cannot hold its own
+    hash, so the copy inside lists no files.
     """
 
     format_version: Literal[1] = 1
@@ -96,7 +96,7 @@ class Manifest(_Frozen):
     preprocessing: Preprocessing
     architecture: Architecture
     training_data: TrainingData
-    licence: str | None = Field(default=None, description="Of the weights")
+    licence: str | None = Field(default=None, description="The licence of the weights")
     source: str | None = Field(default=None, description="Where the weights come from")
     metrics: dict[str, float] = Field(default_factory=dict)
     seeds: dict[str, int] = Field(default_factory=dict)
@@ -110,14 +110,14 @@ class Manifest(_Frozen):
 
     @classmethod
     def from_json(cls, text: str | bytes, *, origin: str) -> Manifest:
-        """Reads a manifest.
+        """Reads a manifest from its text.
 
         Args:
             text: the JSON.
-            origin: where it was read from, for the error's sentence.
+            origin: where the text was read from, for the error's sentence.
 
         Raises:
-            ArtifactError: it is not JSON, or a field is missing or wrong.
+            ArtifactError: the text is not JSON, or a field is missing or wrong.
         """
         try:
             return cls.model_validate_json(text)
@@ -128,10 +128,10 @@ class Manifest(_Frozen):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Reads `manifest.json` of a published version.
+        """Reads `manifest.json` in the folder of a published version.
 
         Raises:
-            ArtifactError: it is missing or invalid.
+            ArtifactError: the file is missing or invalid.
         """
         path = folder / MANIFEST_FILE
         try:

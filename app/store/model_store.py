@@ -1,9 +1,9 @@
-"""The model store, `<root>/<name>/<version>/`: list, resolve, pin, verify, prune (`manifest.publish` fills it).
+"""The model store, a folder `<root>/<name>/<version>/`: lists, resolves, pins, verifies and prunes versions.
 
-name[, version] -> resolve: the folder of the current version, or of the one asked for -> verify_files: sha256 of each
-name -> prune: the newest versions that verify are kept -> the versions older than those are deleted
+reference -> split_reference -> resolve: the folder of that version, or of the current one -> verify_files: each sha256
+name -> prune: the highest versions that verify are kept -> the versions below them are deleted
 
-Current is the version that `<root>/<name>/pinned` names, or without that file the highest.
+The current version is the one that `<root>/<name>/pinned` names. Without that file it is the highest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from app.store.publishing import TEMPORARY_PREFIX, hash_file, locked, published_
 from app.store.signatures import TrustedKeys
 
 PIN_FILE: Final = "pinned"
-"""In a model's folder: the version that is current although it is not the highest."""
+"""The file in a model's folder that names the pinned version."""
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 
@@ -30,8 +30,8 @@ class Pruned:
     """What `ModelStore.prune` did.
 
     Attributes:
-        deleted: the versions that are gone, ascending.
-        damaged: what is wrong with the versions that are left but did not count, newest first.
+        deleted: the versions that were deleted, ascending.
+        damaged: what is wrong with each damaged version that was left, by version, the highest first.
     """
 
     deleted: tuple[int, ...]
@@ -42,8 +42,8 @@ class ModelStore:
     """A folder of published models.
 
     Args:
-        root: the folder; need not exist yet.
-        trusted_keys: one of them must have signed what is loaded; None if anything may be.
+        root: the folder of the store. It need not exist yet.
+        trusted_keys: the keys of which one must have signed each version that is read; None to read unsigned ones too.
     """
 
     def __init__(self, root: Path, trusted_keys: TrustedKeys | None = None) -> None:
@@ -61,14 +61,14 @@ class ModelStore:
         )
 
     def versions(self, name: str) -> list[int]:
-        """Returns the published versions of a model, ascending; empty if there are none."""
+        """Returns the published versions of a model, ascending. The list is empty if there are none."""
         return published_versions(self.root / name) if _NAME.fullmatch(name) else []
 
     def pinned(self, name: str) -> int | None:
-        """Returns the version that the model is pinned to, or None.
+        """Returns the version that a model is pinned to, or None if it is not pinned.
 
         Raises:
-            ArtifactError: the pin is not a version's number, or cannot be read.
+            ArtifactError: the file of the pin cannot be read, or does not hold a version.
         """
         path = self.root / name / PIN_FILE
         try:
@@ -82,7 +82,7 @@ class ModelStore:
         return int(text)
 
     def pin(self, name: str, version: int) -> None:
-        """Makes a version current, until `unpin`, whatever is published meanwhile.
+        """Makes a version current until `unpin`, whatever is published meanwhile.
 
         Raises:
             UnknownModelError: there is no such model or version.
@@ -103,7 +103,9 @@ class ModelStore:
         (self.root / name / PIN_FILE).unlink(missing_ok=True)
 
     def preferred_versions(self, name: str) -> list[int]:
-        """Returns the versions that may be current, best first: the pinned one alone, or all, the highest first.
+        """Returns the versions that may serve as the current one, best first.
+
+        A pinned model has only its pinned version. Any other model has all versions, the highest first.
 
         Raises:
             UnknownModelError: there is no such model, or the pinned version is not there.
@@ -117,11 +119,15 @@ class ModelStore:
         return [pinned]
 
     def resolve(self, name: str, version: int | None = None) -> Path:
-        """Returns the folder of a version, the current one if None.
+        """Returns the folder of a version of a model.
+
+        Args:
+            name: the model's name.
+            version: the version; None for the current one, which is the pinned version or else the highest.
 
         Raises:
-            UnknownModelError: there is no such model or version; the sentence names those that there are.
-            ArtifactError: the current version is asked for, and the pin that tells it is damaged.
+            UnknownModelError: there is no such model or version. The sentence names those that there are.
+            ArtifactError: `version` is None, and the model's pin is damaged.
         """
         versions = self.versions(name)
         if not versions:
@@ -136,22 +142,25 @@ class ModelStore:
         return self.root / name / str(version)
 
     def read_manifest(self, folder: Path) -> Manifest:
-        """Reads the manifest of a version, after its signature if keys are trusted: not a byte is parsed before.
+        """Reads the manifest of a version. Where keys are trusted, its signature is checked before a byte is parsed.
+
+        Args:
+            folder: the folder of the version.
 
         Raises:
-            SignatureError: it is not signed by a trusted key.
-            ArtifactError: it is missing or invalid.
+            SignatureError: no trusted key has signed the manifest.
+            ArtifactError: the manifest is missing or invalid.
         """
         if self.trusted_keys is None:
             return Manifest.read(folder)
         return Manifest.from_json(self.trusted_keys.read_signed(folder), origin=str(folder / MANIFEST_FILE))
 
     def verify(self, name: str, version: int) -> None:
-        """Checks that a version is whole: its manifest, the signature where keys are trusted, and its files.
+        """Checks that a version is whole: its manifest, its files, and its signature where keys are trusted.
 
         Raises:
             UnknownModelError: there is no such model or version.
-            ArtifactError: it is damaged, or not signed by a trusted key.
+            ArtifactError: the version is damaged, or no trusted key has signed it.
         """
         folder = self.resolve(name, version)
         manifest = self.read_manifest(folder)
@@ -159,17 +168,21 @@ class ModelStore:
         verify_files(folder, manifest)
 
     def prune(self, name: str, *, keep: int) -> Pruned:
-        """Deletes the versions older than the `keep` highest whole ones, except the pinned one.
+        """Deletes the versions below the `keep` highest whole ones. The pinned version is never deleted.
 
-        A damaged version takes nobody's place: what could serve instead of it stays. It is deleted when it is older
-        than those that are kept, as it would be if it were whole.
+        A damaged version does not count as one of those that are kept, so the version that could serve in its place
+        stays. A damaged version below those that are kept is deleted like any other.
+
+        Args:
+            name: the model's name.
+            keep: how many whole versions to keep.
 
         Returns:
-            what was deleted, and what was found damaged.
+            the versions that were deleted, and those that were found damaged.
 
         Raises:
             ValueError: `keep` is less than 1.
-            ArtifactError: the pin is damaged, so that what to keep is not known; or the store cannot be written.
+            ArtifactError: the pin is damaged, so that it is not known what to keep; or the store cannot be written.
         """
         if keep < 1:
             raise ValueError("keep must be at least 1.")
@@ -212,20 +225,20 @@ class ModelStore:
 
 
 def check_place(folder: Path, manifest: Manifest) -> None:
-    """Checks that a manifest is that of the version in whose folder it lies.
+    """Checks that a manifest names the model and the version in whose folder it lies.
 
     Raises:
-        ArtifactError: it is another's.
+        ArtifactError: it names another model or version.
     """
     if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
         raise ArtifactError(f"{folder} holds a manifest of {manifest.name}/{manifest.version}.")
 
 
 def verify_files(folder: Path, manifest: Manifest) -> None:
-    """Compares each file that the manifest lists with its size and sha256.
+    """Compares each file that a manifest lists with the size and the sha256 that it says.
 
     Raises:
-        ArtifactError: a file is missing, or is not the one that was published; or the manifest lists none.
+        ArtifactError: a file is missing, or is not the one that was published; or the manifest lists no files.
     """
     if not manifest.files:
         raise ArtifactError(f"{folder / MANIFEST_FILE} lists no files, so that nothing can be verified.")
@@ -250,10 +263,10 @@ def is_file_reference(reference: str) -> bool:
 
 
 def split_reference(reference: str) -> tuple[str, int | None]:
-    """Returns the name and the version of `NAME` or `NAME/VERSION`.
+    """Returns the name and the version of a reference `NAME` or `NAME/VERSION`; the version of the former is None.
 
     Raises:
-        ArtifactError: it is neither.
+        ArtifactError: the reference has another form.
     """
     name, _, version = reference.partition("/")
     if version and not version.isdecimal():

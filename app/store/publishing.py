@@ -23,7 +23,7 @@ _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def hash_file(path: Path) -> FileEntry:
-    """Returns the file's sha256 and size in bytes."""
+    """Returns a file's sha256 and size in bytes."""
     with path.open("rb") as file:
         return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=path.stat().st_size)
 
@@ -39,16 +39,16 @@ def publish(store_root: Path, name: str, write: Callable[[Path, int], Manifest])
     """Publishes the next version of a model, whole or not at all.
 
     Args:
-        store_root: the model store; created if it is not there.
-        name: the model.
-        write: is given an empty folder and the version to be; writes the artifact's files there, and returns
-            the manifest without `files`. What it raises is passed on, and nothing is published.
+        store_root: the folder of the model store. It is created if it is not there.
+        name: the model's name.
+        write: called with an empty folder and the number of the new version. It writes the artifact's files there and
+            returns the manifest without `files`. If it raises, the error is passed on and nothing is published.
 
     Returns:
         the folder of the new version.
 
     Raises:
-        ValueError: the name cannot be a model's.
+        ValueError: no model can have this name.
         OSError: the disk is full, or the store cannot be written.
     """
     if not re.fullmatch(MODEL_NAME_PATTERN, name):
@@ -81,7 +81,7 @@ def publish(store_root: Path, name: str, write: Callable[[Path, int], Manifest])
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Holds a model's folder for writing; the kernel frees it when its holder dies, however it dies."""
+    """Locks a folder against other writers that lock it. The kernel frees the lock when its holder dies."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

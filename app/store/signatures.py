@@ -1,10 +1,10 @@
-"""Signed models: is the manifest one that a trusted key has signed?
+"""Checks that a trusted key has signed a model's manifest.
 
 manifest.json + manifest.sig -> TrustedKeys.read_signed -> the manifest's bytes, which hold the sha256 of every file
 
-One signature covers the whole artifact. It is checked before anything of the version is parsed, because to load a
-TorchScript file is to run what it holds (docs/security.md). Ed25519 (RFC 8032) over the plain bytes, so that any tool
-can sign and verify:
+One signature covers the whole artifact. It is checked before anything of the version is parsed, because loading a
+TorchScript file runs the code that it holds (docs/security.md). The signature is Ed25519 (RFC 8032) over the plain
+bytes of the manifest, so any tool can sign and verify:
 `openssl pkeyutl -verify -pubin -inkey trusted.pem -rawin -in manifest.json -sigfile manifest.sig`
 """
 
@@ -28,14 +28,14 @@ _PUBLIC_KEY: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC 
 
 
 class SignatureError(ArtifactError):
-    """A model that no trusted key has signed, or keys that cannot be read."""
+    """No trusted key has signed a model, or keys cannot be read."""
 
 
 class TrustedKeys:
     """The public keys whose signatures count.
 
     Args:
-        keys: any of them.
+        keys: the keys. The signature of any one of them is enough.
     """
 
     def __init__(self, keys: Sequence[Ed25519PublicKey]) -> None:
@@ -43,10 +43,16 @@ class TrustedKeys:
 
     @classmethod
     def configured(cls, path: Path | None) -> TrustedKeys | None:
-        """Reads the PEM file of the settings; None if there is none, so that nothing need be signed.
+        """Reads the trusted keys that the settings name.
+
+        Args:
+            path: a PEM file of Ed25519 public keys; None if models need no signature.
+
+        Returns:
+            the keys; None if `path` is None.
 
         Raises:
-            SignatureError: it cannot be read, or holds no Ed25519 public keys, or others as well.
+            SignatureError: the file cannot be read, holds no public keys, or holds one that is not an Ed25519 key.
         """
         if path is None:
             return None
@@ -71,11 +77,14 @@ class TrustedKeys:
         return cls(keys)
 
     def read_signed(self, folder: Path) -> bytes:
-        """Returns the bytes of a version's manifest, read once and signed.
+        """Returns the bytes of a version's manifest after checking their signature. The file is read once.
+
+        Args:
+            folder: the folder of the version.
 
         Raises:
-            SignatureError: they are not signed, or not by one of these keys.
-            ArtifactError: there is no manifest.
+            SignatureError: the manifest is not signed, or not by one of these keys.
+            ArtifactError: there is no manifest, or it cannot be read.
         """
         manifest = _read(folder / MANIFEST_FILE)
         path = folder / SIGNATURE_FILE
@@ -88,16 +97,19 @@ class TrustedKeys:
 
 
 def copy_of(folder: Path, manifest: Manifest) -> Path:
-    """Copies the files of a version to where nobody else can write.
+    """Copies the files of a version into a new temporary folder, where no other user can change them.
 
     Args:
-        folder: the version.
-        manifest: its signed manifest, whose file names and sizes can be relied on.
+        folder: the folder of the version.
+        manifest: the version's signed manifest. Its file names and sizes can be relied on.
+
+    Returns:
+        the temporary folder. The caller deletes it.
 
     Raises:
-        ArtifactError: a file is missing or of another size, or there is no room for it.
+        ArtifactError: a file is missing or of another size, or there is no room for the copy.
     """
-    private = Path(tempfile.mkdtemp(prefix="signed-model-"))  # for its owner alone
+    private = Path(tempfile.mkdtemp(prefix="signed-model-"))  # only its owner may enter
     try:
         for file_name, expected in manifest.files.items():
             if (found := (folder / file_name).stat().st_size) != expected.size_bytes:

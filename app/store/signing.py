@@ -1,6 +1,6 @@
-"""Signing models: where they are published, never where they are served.
+"""Makes signing keys and signs models. This is done where models are published, never where they are served.
 
-new_signing_key -> a private key for whoever publishes, a public one for every service -> sign_version -> manifest.sig
+new_signing_key -> a private key for the publisher, a public key for every service -> sign_version -> manifest.sig
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ from app.store.signatures import SignatureError
 
 
 def new_signing_key(path: Path) -> str:
-    """Writes a new private key, as unencrypted PEM that only its owner may read.
+    """Makes a pair of keys and writes the private key, as unencrypted PEM that only its owner may read.
+
+    Args:
+        path: the file to write the private key to.
 
     Returns:
         the public key, as PEM.
 
     Raises:
-        SignatureError: the file is there already, or cannot be written.
+        SignatureError: the file exists already, or cannot be written.
     """
     key = Ed25519PrivateKey.generate()
     try:
@@ -45,10 +48,10 @@ def new_signing_key(path: Path) -> str:
 
 
 def read_private_key(path: Path) -> Ed25519PrivateKey:
-    """Reads an unencrypted PEM file.
+    """Reads a private key from an unencrypted PEM file.
 
     Raises:
-        SignatureError: it is missing, or holds no Ed25519 private key.
+        SignatureError: the file cannot be read, or holds no unencrypted Ed25519 private key.
     """
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
@@ -62,13 +65,17 @@ def read_private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def sign_version(folder: Path, key: Ed25519PrivateKey) -> Path:
-    """Signs a published version, after its files have been compared with its manifest; an older signature is replaced.
+    """Compares the files of a published version with its manifest, then signs the manifest.
+
+    Args:
+        folder: the folder of the version. An older signature in it is replaced.
+        key: the publisher's private key.
 
     Returns:
-        the file of the signature, which appears whole or not at all.
+        the file of the signature.
 
     Raises:
-        ArtifactError: the version is damaged, or the store cannot be written: nothing has been signed.
+        ArtifactError: the version is damaged, or the store cannot be written. Nothing has been signed then.
     """
     try:
         signed = (folder / MANIFEST_FILE).read_bytes()

@@ -1,6 +1,6 @@
-"""What the store has for a reference: which version should serve, and whether its files are all there.
+"""Finds the version in the store that should serve for a reference, and tells whether all its files are there.
 
-reference -> the versions that may serve, best first -> the first that neither serves already nor failed before
+reference -> the versions that may serve, best first -> the first one that neither serves already nor failed before
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ from app.store.manifest import Manifest
 from app.store.model_store import ModelStore, is_file_reference, split_reference
 
 Fingerprint = tuple[tuple[str, int, int], ...]
-"""Name, size in bytes and time of change in ns of each file: cheap to take, and another one when a file changes."""
+"""The name, the size in bytes and the time of the last change in ns of each file.
+
+It is cheap to take, and it differs when a file has changed.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class StoredVersion:
 
     Attributes:
         reference: `NAME/VERSION`, or the path of a TorchScript file.
-        path: its folder, or that file.
-        fingerprint: of its files.
+        path: the folder of the version, or the TorchScript file.
+        fingerprint: the fingerprint of the version's files. Two stored versions are equal only if it is equal too.
     """
 
     reference: str
@@ -37,7 +40,7 @@ class StoredVersion:
         return self.path.name
 
     def is_complete(self) -> bool:
-        """Whether every file that its manifest lists has its size: a copy that is under way has not."""
+        """Returns whether every file that the manifest lists has its size. A copy that is under way is not complete."""
         if is_file_reference(self.reference):
             return True
         try:
@@ -47,28 +50,30 @@ class StoredVersion:
             return False
 
     def size_bytes(self) -> int:
-        """Returns how large its files are."""
+        """Returns the size of all files of the version."""
         return sum(size for _, size, _ in self.fingerprint)
 
 
 def follows_store(reference: str) -> bool:
-    """Returns whether a reference means whatever version is current, so that it can change while it serves."""
+    """Returns whether a reference means the current version, which can become another one while it serves."""
     return not is_file_reference(reference) and split_reference(reference)[1] is None
 
 
 def version_to_serve(
     reference: str, store: ModelStore, *, served: StoredVersion | None, rejected: Mapping[str, Fingerprint]
 ) -> tuple[StoredVersion | None, str | None]:
-    """Returns what should be loaded for a reference, None if nothing better than what serves is there.
+    """Returns the version that should be loaded for a reference.
 
     Args:
         reference: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
         store: the model store.
-        served: what serves now.
-        rejected: the fingerprints of versions that failed, by reference; as long as they stay, they are passed over.
+        served: the version that serves now; None if none does.
+        rejected: the fingerprints of versions that failed, by reference. A version is passed over as long as it has
+            the fingerprint with which it failed.
 
     Returns:
-        that stored_version; and the reference of the best one that was passed over, if any was.
+        the version to load, or None if there is nothing better than `served`; and the reference of the best version
+        that was passed over, or None if none was.
 
     Raises:
         UnknownModelError: there is no such model, version or file.
@@ -76,21 +81,20 @@ def version_to_serve(
         OSError: the disk cannot be read.
     """
     best_rejected = None
-    for stored_version in _stored_versions(reference, store):
-        if stored_version == served:
+    for candidate in _stored_versions(reference, store):
+        if candidate == served:
             break
-        if rejected.get(stored_version.reference) != stored_version.fingerprint:
-            return stored_version, best_rejected
-        best_rejected = best_rejected or stored_version.reference
-        if (
-            served and served.reference == stored_version.reference
-        ):  # changed in place, for the worse: memory has the better
+        if rejected.get(candidate.reference) != candidate.fingerprint:
+            return candidate, best_rejected
+        best_rejected = best_rejected or candidate.reference
+        # The version that serves was changed in place, for the worse. The better one is still in memory.
+        if served and served.reference == candidate.reference:
             break
     return None, best_rejected
 
 
 def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersion]:
-    """Yields what may serve for a reference, best first; files are looked at only when their turn comes."""
+    """Yields the versions that may serve for a reference, best first; each one's files are looked at in its turn."""
     if is_file_reference(reference):
         path = Path(reference)
         yield StoredVersion(reference, path, _fingerprint(path))
@@ -107,6 +111,6 @@ def _fingerprint(path: Path) -> Fingerprint:
     try:
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         entries = [(file.name, file.stat()) for file in files]
-    except OSError:  # gone meanwhile, or not readable: loading tells, and other versions may be better off
+    except OSError:  # gone meanwhile, or not readable: loading will say so, and another version may do better
         return ()
     return tuple((name, entry.st_size, entry.st_mtime_ns) for name, entry in entries)
