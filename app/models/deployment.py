@@ -1,4 +1,4 @@
-"""One model that was asked for: what serves for it, and why something else does not."""
+"""A deployment: a model that was asked for, the version that serves for it, and why a better one does not."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from app.store.stored_version import StoredVersion
 
 @dataclass(frozen=True, eq=False)
 class Rejection:
-    """Why something that should serve does not.
+    """Why a version that should serve does not.
 
     Attributes:
         error: what went wrong.
-        stored_version: what was tried; None if the store itself is the trouble.
-        is_final: whether it can only work when its files change.
+        stored_version: the version that was tried; None if the store itself could not be read.
+        is_final: whether another try with the same files would fail again.
     """
 
     error: PredictorError
@@ -30,22 +30,23 @@ class Rejection:
         return self.error.detail
 
     def is_like(self, other: Rejection | None) -> bool:
-        """Whether another one tells nothing else."""
+        """Returns whether another rejection has the same reason and the same version."""
         return other is not None and (self.reason, self.stored_version) == (other.reason, other.stored_version)
 
 
 @dataclass(eq=False)
 class Deployment:
-    """One model that was asked for.
+    """A model that was asked for, and the version that serves for it.
 
     Attributes:
-        reference: as it was asked for.
-        model: once it serves.
-        stored_version: the files that it was loaded from.
-        rejection: why something else does not serve in its place, or nothing at all.
-        rejected: the stored versions that failed, by reference.
-        unfinished: a stored version that may still be on its way into the store.
-        last_used_at: when a request last asked for it, of `time.monotonic`.
+        reference: what was asked for: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
+        model: the model that serves; None until one does.
+        stored_version: the version in the store that `model` was loaded from; None until one serves.
+        rejection: why no model, or no better version, serves; None if the version that should serve does.
+        rejected: the rejections of the versions that failed, by the version's reference.
+        unfinished: a version whose files may still be on their way into the store; None if there is none.
+        last_used_at: when a request last asked for the model, on the clock of `time.monotonic()`; at first, when the
+            deployment was made.
     """
 
     reference: str
@@ -58,7 +59,7 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """The model's name, as far as it is known."""
+        """The model's name. That of a TorchScript file is known once it is loaded; until then, a part of its path."""
         return self.model.artifact.name if self.model else self.reference.partition("/")[0]
 
     @property
@@ -68,10 +69,10 @@ class Deployment:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing serves, once that is known."""
+        """Why no model serves; None while one serves, or is being loaded."""
         return self.rejection.reason if self.rejection and not self.model else None
 
     @property
     def reason(self) -> str:
-        """Why it does not serve."""
+        """The sentence for a client that asks for the model while it does not serve."""
         return f"Model {self.reference}: {self.failure or 'is being loaded.'}"

@@ -1,4 +1,4 @@
-"""One model: its files -> proven and ready to answer; and, when a better one took its place, out of memory again.
+"""Loads one model and proves it, from its reference to a model that may answer requests.
 
 reference -> artifact (sha256, structure) -> the engines that pass the golden check -> the fastest -> ServedModel
 """
@@ -23,12 +23,12 @@ logger = logging.getLogger("app.models")
 
 
 class Loader:
-    """Loads models; serving goes on meanwhile, as everything long happens in threads.
+    """Loads models. Serving goes on meanwhile, because everything that takes long happens in threads.
 
     Args:
-        settings: device, engine, streams and batching.
-        store: where the models are.
-        max_queue_items: most images that wait for each model.
+        settings: the settings of device, engine, streams and batching.
+        store: the store that holds the models.
+        max_queue_items: the most images that may wait for each model.
     """
 
     def __init__(self, settings: ModelSettings, store: ModelStore, *, max_queue_items: int) -> None:
@@ -42,12 +42,12 @@ class Loader:
 
         Args:
             reference: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
-            previous: the version that serves now, whose engine is taken again if it passes: measuring engines under
-                load would measure the load, and slow it.
+            previous: the model that serves now, if it is to be replaced. Its engine is taken again if that passes the
+                golden check: measuring engines under load would measure the load, and slow it.
 
         Raises:
             UnknownModelError: there is no such model.
-            ArtifactError: it is damaged, or does not compute what it promises.
+            ArtifactError: the model is damaged, or does not compute what it promises.
         """
         artifact = await asyncio.to_thread(load_artifact, reference, self._store)
         choice = None
@@ -93,5 +93,5 @@ def _offers_the_same(artifact: Artifact, previous: Artifact) -> bool:
 
 
 def _settings_like(model: ServedModel, settings: ModelSettings) -> ModelSettings:
-    """Returns settings that leave no choice but the engine of a model that serves."""
+    """Returns settings that allow only the engine and the precision of a model that serves."""
     return settings.model_copy(update={"engine": model.engine.name, "precision": model.engine.precision})

@@ -1,6 +1,8 @@
-"""The models that serve: each was loaded and proven on its own; one that fails is never ready, and replaces none.
+"""Hands out the models that serve, and replaces them while they serve.
 
-deployment -> which stored version should serve -> load it beside what serves -> switch in one step -> retire the old
+deployment -> which stored version should serve -> load it beside the one that serves -> switch -> retire the old one
+
+Each model is loaded and proven on its own. One that fails never serves, and the version before it serves on.
 """
 
 from __future__ import annotations
@@ -32,14 +34,14 @@ logger = logging.getLogger("app.models")
 
 
 class Registry:
-    """Loads models, hands them out, and replaces them while they serve. Belongs to the event loop.
+    """Loads models, hands them out, and replaces them while they serve. Only the event loop may use it.
 
     Args:
-        settings: which models, on which device.
+        settings: which models to serve, and on which device.
         metrics: where loads are counted.
-        max_queue_items: most images that wait for each model.
-        memory_budget_mb: most that models may take, by estimate; 0 for any.
-        runtime_folder: that the workers of a service share, if there are several.
+        max_queue_items: the most images that may wait for each model.
+        memory_budget_mb: the most memory that all models together may take, by estimate, in MB; 0 for no limit.
+        runtime_folder: the folder that the workers of a service share; None if there is one worker.
 
     Raises:
         SignatureError: the trusted keys cannot be read.
@@ -68,20 +70,24 @@ class Registry:
 
     @property
     def served(self) -> list[ServedModel]:
-        """The models that are ready, the default one first if it is."""
+        """The models that are ready. The default model comes first if it is ready."""
         return [deployment.model for deployment in self.deployments if deployment.model]
 
     @property
     def is_loaded(self) -> bool:
-        """Whether every load has come to an end, good or bad."""
+        """Whether every deployment has either a model that serves or a reason why none does."""
         return all(deployment.model or deployment.failure for deployment in self.deployments)
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """Returns the default model, or the one of that name and version; hold its `usage` before anything else.
+        """Returns a model that serves. Hold its `usage` before anything else.
+
+        Args:
+            name: the model's name; None for the default model.
+            version: the model's version; None for any that serves.
 
         Raises:
-            NotReadyError: it is being loaded, or could not be.
-            UnknownModelError: it is not one of those that were asked for.
+            NotReadyError: the model is being loaded, or could not be loaded.
+            UnknownModelError: the model is not one of those that were asked for.
         """
         deployment = self.deployments[0] if name is None else self.deployment(name, version)
         if deployment.model is None:
@@ -90,11 +96,15 @@ class Registry:
         return deployment.model
 
     def deployment(self, name: str, version: str | None = None) -> Deployment:
-        """Returns the deployment of a model, whether it serves or not; one that serves is preferred.
+        """Returns the deployment of a model, whether it serves or not. One that serves is preferred.
+
+        Args:
+            name: the model's name.
+            version: the model's version; None for any.
 
         Raises:
-            UnknownModelError: it is not one of those that were asked for.
-            NotReadyError: it may be one that is still being loaded.
+            UnknownModelError: the model is not one of those that were asked for.
+            NotReadyError: the model may be one that is still being loaded.
         """
         named = [deployment for deployment in self.deployments if deployment.name == name]
         # Before it is loaded, a deployment's version is not known.
@@ -112,18 +122,18 @@ class Registry:
         return next((deployment for deployment in matching if deployment.model), matching[0])
 
     async def load_all(self) -> None:
-        """Loads every model, one after the other; failures end up in the deployments, and in the log."""
-        torch.set_num_threads(1)  # of the threads that are no streams, such as those that decode
+        """Loads every model, one after the other. Failures are kept in the deployments, and logged."""
+        torch.set_num_threads(1)  # for the threads that are no streams, such as those that decode
         for deployment in list(self.deployments):
             await self.refresh(deployment)
 
     async def refresh(self, deployment: Deployment, *, watching: bool = False) -> None:
-        """Looks at the store, and replaces what serves by what should; what fails is told by `deployment.rejection`.
+        """Looks at the store, and loads the version that should serve. If that fails, `deployment.rejection` says why.
 
         Args:
-            deployment: whose model to look for.
-            watching: nobody asked for it. Then a version whose files are not all there gets another moment, and what
-                cannot change while it serves is left alone.
+            deployment: the deployment whose model to look for.
+            watching: whether this is a look that nobody asked for. Then a version whose files are not all there is left
+                until the next look, and so is a model that cannot change while it serves.
         """
         if watching and deployment.model and not follows_store(deployment.reference):
             return
@@ -158,7 +168,7 @@ class Registry:
         """Loads one more model.
 
         Returns:
-            its deployment, which serves or tells why not; it is among `deployments` only if it serves.
+            the new deployment. If no model serves for it, it says why, and is not among `deployments`.
         """
         deployment = Deployment(reference)
         await self.refresh(deployment)
@@ -167,13 +177,13 @@ class Registry:
         return deployment
 
     async def remove(self, deployments: Iterable[Deployment]) -> None:
-        """Stops serving models; their memory is free when the requests inside have ended."""
+        """Stops serving models. Their memory is freed when the requests inside them have ended."""
         async with self._loading:  # one that is being replaced would come back
             for deployment in deployments:
                 self._remove(deployment)
 
     def close(self) -> None:
-        """Lets what waits finish, then ends all threads. Blocks."""
+        """Computes the images that wait, then ends all threads. Blocks until then."""
         retiring = self._retiring.copy()
         for task in retiring:
             task.get_loop().call_soon_threadsafe(task.cancel)
@@ -195,9 +205,8 @@ class Registry:
             deployment.rejected.pop(stored_version.reference, None)
             self._switch(deployment, stored_version, model, time.monotonic() - started_at)
             return
-        if not rejection.is_like(
-            deployment.rejected.get(stored_version.reference)
-        ):  # what fails again and again is told once
+        # What fails again and again is logged once.
+        if not rejection.is_like(deployment.rejected.get(stored_version.reference)):
             self._report(stored_version.reference, rejection, deployment)
         deployment.rejected[stored_version.reference] = rejection
 
@@ -245,10 +254,10 @@ class Registry:
             retired.get_loop().run_in_executor(None, return_freed_memory)
 
     async def _make_room(self, deployment: Deployment, stored_version: StoredVersion) -> None:
-        """Sees to it that the budget has room for one more model.
+        """Unloads models that admin routes have loaded until the memory budget has room for one more.
 
         Raises:
-            MemoryBudgetError: it has not, even without the models that `/load` brought.
+            MemoryBudgetError: there is no room even without them.
         """
         if not self._memory_budget_bytes:
             return
@@ -294,14 +303,14 @@ class Registry:
 
 
 def _may_pass(error: PredictorError) -> bool:
-    """Returns whether the same files may be loaded another time: a disk may recover, memory may be freed."""
+    """Returns whether another try with the same files may succeed: a disk may recover, memory may be freed."""
     cause = error.__cause__
     disk_failed = isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError)
     return disk_failed or isinstance(error, MemoryBudgetError)
 
 
 def _compared(model: ServedModel) -> str:
-    """Returns how threads are laid out, and what was measured if there was a choice."""
+    """Returns, for the log, how threads are laid out, and what was measured if there was a choice."""
     rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
     layouts = [
         f"{each.layout.streams} x {each.layout.threads_per_stream} {each.images_per_s:.0f}, "

@@ -1,8 +1,8 @@
-"""What was asked for at run time: loaded, unloaded, looked at. Shared by the workers of a service through one file.
+"""The changes that admin routes asked for at run time, shared by the workers of a service through one file.
 
-admin route in one worker -> <runtime folder>/changes.json, replaced atomically -> polled by every other worker
+admin route in one worker -> <runtime folder>/changes.json, replaced atomically -> read again and again by the others
 
-A worker that starts later reads it too. Versions and pins are not in it: of those the store tells.
+A worker that starts later reads the file too. It does not hold versions and pins: those are in the store.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class RequestedChanges(BaseModel):
     """What was asked for since the service started.
 
     Attributes:
-        loaded: models of the store that are served beside those of the settings, in the order of loading.
-        unloaded: references of the settings that are not served, by the name of their model.
-        looks: how often a look at a model's files was asked for, by its name.
+        loaded: the names of the models that are served beside those of the settings, in the order of loading.
+        unloaded: the references of the settings that are not served any more, by the name of their model.
+        looks: how often a look for a new version was asked for, by the name of the model.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -33,12 +33,16 @@ class RequestedChanges(BaseModel):
     looks: dict[str, int] = Field(default_factory=dict)
 
     def references(self, configured: tuple[str, ...]) -> list[str]:
-        """Returns what should be served: what is left of the settings, then what was loaded."""
+        """Returns the references that should be served.
+
+        Args:
+            configured: the references of the settings. Those that were unloaded are left out.
+        """
         unloaded = {reference for references in self.unloaded.values() for reference in references}
         return [reference for reference in configured if reference not in unloaded] + list(self.loaded)
 
     def with_loaded(self, name: str) -> RequestedChanges:
-        """Returns the changes after a model was loaded: as the settings have it if it is theirs, else by its name."""
+        """Returns the changes after a model was loaded: by its references in the settings, or else by its name."""
         unloaded = {other: references for other, references in self.unloaded.items() if other != name}
         is_known = name in self.unloaded or name in self.loaded
         return self.model_copy(
@@ -49,23 +53,23 @@ class RequestedChanges(BaseModel):
         """Returns the changes after a model was unloaded.
 
         Args:
-            name: the model's.
-            configured: those references of the settings that serve it.
+            name: the name of the model.
+            configured: the references of the settings that served the model.
         """
         unloaded = {**self.unloaded, name: configured} if configured else self.unloaded
         loaded = tuple(other for other in self.loaded if other != name)
         return self.model_copy(update={"unloaded": unloaded, "loaded": loaded})
 
     def with_look(self, name: str) -> RequestedChanges:
-        """Returns the changes after a look at a model was asked for."""
+        """Returns the changes after a look for a new version of a model was asked for."""
         return self.model_copy(update={"looks": {**self.looks, name: self.looks.get(name, 0) + 1}})
 
 
 class SharedChanges:
-    """Reads what was asked for, and adds to it.
+    """Reads the requested changes, and adds to them.
 
     Args:
-        runtime_folder: that the workers of a service share; without one, the changes are this process's own.
+        runtime_folder: the folder that the workers of a service share. None keeps the changes in this process.
     """
 
     def __init__(self, runtime_folder: Path | None) -> None:
@@ -74,11 +78,11 @@ class SharedChanges:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other processes may add to it."""
+        """Whether other processes may add changes."""
         return self._path is not None
 
     def read(self) -> RequestedChanges:
-        """Returns what has been asked for until now."""
+        """Returns the changes that have been asked for until now."""
         if self._path is None:
             return self._changes
         try:
@@ -87,10 +91,13 @@ class SharedChanges:
             return RequestedChanges()
 
     def apply(self, change: Callable[[RequestedChanges], RequestedChanges]) -> RequestedChanges:
-        """Applies one more change; no other worker can do so at the same time.
+        """Applies one more change, while no other worker can.
+
+        Args:
+            change: takes the changes until now, and returns them with the new one.
 
         Returns:
-            the changes afterwards.
+            the changes with the new one.
         """
         if self._path is None:
             self._changes = change(self._changes)

@@ -1,4 +1,4 @@
-"""A model that may answer requests, and the count of the requests inside it."""
+"""A model that may answer requests, and the count of the requests that are inside it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.inference.thread_layout import LayoutChoice
 
 
 class Usage:
-    """Counts the requests inside a model, so that it is not closed under them. Belongs to the event loop."""
+    """Counts the requests inside a model, so that it is not closed under them. Only the event loop may use it."""
 
     def __init__(self) -> None:
         self._requests = 0
@@ -23,7 +23,7 @@ class Usage:
 
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keeps the model open while a request is inside."""
+        """Keeps the model open while the context lasts."""
         self._requests += 1
         try:
             yield
@@ -43,13 +43,14 @@ class ServedModel:
     """A model that may answer requests.
 
     Attributes:
-        artifact: what it is.
-        engine: what computes it.
-        pipeline: the way of an image through it.
-        layout: of the engine's threads.
+        artifact: the model's files in memory, and what is known about them.
+        engine: the engine that computes the model.
+        pipeline: the way of an image through the model.
+        layout: how the engine's threads are laid out, and what was measured to choose that.
         candidates: the engines that were considered.
-        golden_check: None for a plain TorchScript file, which has nothing to be checked against: it is `unverified`.
-        usage: the requests inside; hold it from taking the model until the answer is made.
+        golden_check: the outcome of the golden check; None for a plain TorchScript file, which has no golden examples
+            and is shown as `unverified`.
+        usage: the count of the requests inside. A request holds it from taking the model until the answer is made.
     """
 
     artifact: Artifact

@@ -1,6 +1,7 @@
-"""Keeps what serves true to the store and to what was asked for at run time.
+"""Switches models when the store changes, and carries out what admin routes ask for at run time.
 
-every few seconds: store -> `Registry.refresh`; a few times a second, with several workers: what the others were asked
+every few seconds: look at the store -> Registry.refresh
+a few times a second, if there are several workers: read the changes that the other workers were asked for
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ _FOLLOW_INTERVAL_S = 0.25
 
 
 class StoreWatcher:
-    """Follows the store and the changes that were asked of other workers, and carries out those asked of this one.
+    """Follows the store and the other workers, and loads and unloads models when this worker is asked to.
 
     Args:
-        registry: what serves.
-        watch_store_s: seconds between looks at the store; 0 to look only when asked.
+        registry: the models that serve.
+        watch_store_s: seconds between two looks at the store; 0 to look only when asked.
     """
 
     def __init__(self, registry: Registry, *, watch_store_s: float) -> None:
         self._registry = registry
         self._watch_store_s = watch_store_s
         self._looks = registry.shared_changes.read().looks
-        self._changing = asyncio.Lock()  # what one request changes, another must not see half done
+        self._changing = asyncio.Lock()  # one request must not see half of what another one changes
 
     async def run(self) -> None:
-        """Watches until cancelled; what was asked for at the start must have been loaded."""
+        """Watches until cancelled. Call it after `Registry.load_all`."""
         is_shared = self._registry.shared_changes.is_shared
         if not is_shared and not self._watch_store_s:
             return
@@ -52,12 +53,12 @@ class StoreWatcher:
                 logger.exception("Looking for new models failed; the next look is in %g s.", interval_s)
 
     async def look(self) -> None:
-        """Looks at the store, once for each model."""
+        """Looks at the store once for each model."""
         for deployment in list(self._registry.deployments):
             await self._registry.refresh(deployment, watching=True)
 
     async def follow(self) -> None:
-        """Does what other workers were asked to do."""
+        """Carries out what other workers were asked for."""
         registry = self._registry
         async with self._changing:
             changes = registry.shared_changes.read()
@@ -75,16 +76,19 @@ class StoreWatcher:
             await self._look_again(deployment)
 
     async def reload(self, name: str) -> Deployment:
-        """Looks for a new version of a model now, and tries again what failed.
+        """Looks for a new version of a model now, and tries versions that failed again.
+
+        Args:
+            name: the name of a model that is served here.
 
         Returns:
-            its deployment, which serves what the store has.
+            the model's deployment. It serves the version that the store says should serve.
 
         Raises:
-            UnknownModelError: it is not served here.
+            UnknownModelError: the model is not served here.
             NotReadyError: models are still being loaded.
-            ModelRejectedError: what the store has cannot be served; what served before serves on.
-            MemoryBudgetError: there is no room for it.
+            ModelRejectedError: the version in the store cannot be served. The one that served before serves on.
+            MemoryBudgetError: the memory budget has no room for the version in the store.
         """
         deployments = self._deployments_of(name)
         changes = self._registry.shared_changes.apply(lambda changes: changes.with_look(name))
@@ -96,15 +100,18 @@ class StoreWatcher:
         return deployments[0]
 
     async def load(self, name: str) -> Deployment:
-        """Serves a model of the store, or one of the settings that was unloaded.
+        """Serves one more model: one of the store, or one of the settings that was unloaded.
+
+        Args:
+            name: the model's name. The path of a file is refused.
 
         Returns:
-            its deployment; the one that there is if it serves already.
+            the model's deployment. A model that serves already keeps its own.
 
         Raises:
             UnknownModelError: there is no such model.
-            ModelRejectedError: it cannot be served.
-            MemoryBudgetError: there is no room for it.
+            ModelRejectedError: the model cannot be served.
+            MemoryBudgetError: the memory budget has no room for the model.
         """
         registry = self._registry
         if serving := [
@@ -132,12 +139,15 @@ class StoreWatcher:
         return deployments[0]
 
     async def unload(self, name: str) -> None:
-        """Stops serving a model; requests inside it are answered first.
+        """Stops serving a model. Requests inside it are answered first.
+
+        Args:
+            name: the name of a model that is served here.
 
         Raises:
-            UnknownModelError: it is not served here.
+            UnknownModelError: the model is not served here.
             NotReadyError: models are still being loaded.
-            InvalidParameterError: it is the default model.
+            InvalidParameterError: the model is the default one, which cannot be unloaded.
         """
         registry = self._registry
         deployments = self._deployments_of(name)
@@ -160,7 +170,7 @@ class StoreWatcher:
 
 
 def _raise_rejection(deployment: Deployment) -> None:
-    """Raises why a deployment does not serve what it should, if it does not."""
+    """Raises the reason why a deployment does not serve the version that it should, if there is one."""
     rejection = deployment.rejection
     if rejection is None:
         return
