@@ -1,10 +1,11 @@
-"""Bytes of an upload -> pixels; shared with training.
+"""Turns the bytes of an image into the pixels that a model takes; shared with training.
 
-recognise.py -> which format it is, from its first bytes
-header_checks.py -> what a header may ask for
-decode.py -> checks the header, then decodes
-colour.py -> any colour space to sRGB
-resize.py -> the model's input size
+limits.py -> which images are accepted
+decode.py -> the whole way from bytes to upright RGB, with the help of the next three
+recognise.py -> which format the bytes have
+header_checks.py -> work that an image's structure asks for, beyond its pixels
+colour.py -> any mode and colour space to sRGB
+resize.py -> resizes and crops to the model's input size
 
 May import `errors` only.
 """

@@ -1,6 +1,6 @@
-"""A decoded image of any mode -> 8-bit sRGB.
+"""Converts a decoded image of any mode and colour space to 8-bit sRGB.
 
-scale 16 bits -> split alpha off -> ICC profile to sRGB -> RGB -> composite on white
+scale 16 bits to 8 -> split alpha off -> ICC profile to sRGB -> RGB -> composite on white
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Adjustment = Literal[
     "alpha_on_white",
     "exif_orientation",
 ]
-"""What may be done to an image on its way to RGB, as told in the answer's `image.adjustments`."""
+"""What may be done to an image on its way to RGB. Answers list it in `image.adjustments`."""
 
 # The largest published CMYK profiles have about 3 MB; the cache of transforms holds a few.
 _MAX_ICC_BYTES: Final = 4 * 1024 * 1024
@@ -37,7 +37,16 @@ _GREY_MODES: Final = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
 def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) -> Image.Image:
-    """Converts a loaded image of any mode to RGB; appends what it did to `adjustments`."""
+    """Converts a loaded image of any mode to RGB.
+
+    Args:
+        image: the image, as Pillow loaded it.
+        bit_depth: the bits of a sample in the file; see `bit_depth_of`.
+        adjustments: the list that what is done is appended to.
+
+    Raises:
+        UnsupportedFormatError: the samples are signed, 32-bit or floating-point.
+    """
     if image.mode in {"I", "F"}:
         raise UnsupportedFormatError(
             "Signed, 32-bit and floating-point samples are not served: they have no known range."
@@ -111,7 +120,7 @@ def _from_16_bits(image: Image.Image, bit_depth: int, key: object) -> tuple[Imag
 
 
 def _to_srgb(colour: Image.Image, profile: bytes | None, adjustments: list[Adjustment]) -> Image.Image:
-    """Converts through the embedded ICC profile; a profile that is damaged or of another colour space is left out."""
+    """Converts through the embedded ICC profile. A profile that is damaged or of another colour space is ignored."""
     if profile is not None and len(profile) > _MAX_ICC_BYTES:
         adjustments.append("icc_ignored")
         return colour
@@ -141,12 +150,12 @@ def _srgb_transform(profile: bytes | None, mode: str) -> tuple[str, ImageCms.Ima
 
 
 def _lab_profile() -> ImageCms.ImageCmsProfile:
-    """CIELAB needs no embedded profile: the space is absolute."""
+    """Returns the profile of CIELAB, which no file needs to embed: the space is absolute."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
 
 
 def bit_depth_of(image: Image.Image) -> int:
-    """Returns the bits of a sample in the file, which Pillow's mode alone does not tell."""
+    """Returns the bits of a sample in the file. Pillow's mode alone does not tell them."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return int(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))[0])
     tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []

@@ -1,4 +1,4 @@
-"""Encoded bytes -> upright 8-bit RGB: the only definition of "an image", shared with training.
+"""Decodes the bytes of an image to upright 8-bit RGB. The service and training decode with this alone.
 
 bytes -> recognise (by content) -> check the header against the limits -> decode (JPEG: at a reduced DCT scale)
       -> scale 16 bits -> ICC to sRGB -> alpha on white -> RGB -> EXIF orientation
@@ -23,15 +23,15 @@ from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
 from app.images.recognise import describe_unknown, recognise
 
 MIN_DETAIL: Final = 4
-"""How much larger than the model's resize size a JPEG decoded at a reduced scale stays.
+"""How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.
 
-The service and training see the same pixels by it. At 2, probabilities of EfficientNet-Lite0 moved by up to 0.09 on the
-photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
+The service and training use the same value, so that they see the same pixels. At 2, probabilities of EfficientNet-Lite0
+moved by up to 0.09 on the photos of the tests; at 4, by up to 0.03 (docs/artifact.md).
 """
 
-# Importing a plugin registers its format: here, once, rather than by whichever request is first.
+# Importing a plugin registers its format. It is done here once, rather than in the first request that needs it.
 _LATE_PLUGINS: Final = (AvifImagePlugin, WebPImagePlugin)
-# Pillow's own limit only warns, and counts after some work is done; `_check_pixels` is ours, and first.
+# Pillow's own limit only warns, and comes after some work is done. `_check_pixels` comes first.
 Image.MAX_IMAGE_PIXELS = None
 
 _ORIENTATION_TAG: Final = 0x0112
@@ -65,12 +65,12 @@ class DecodedImage:
     Attributes:
         pixels: a Pillow image in mode RGB; smaller than `width` x `height` if it was decoded at a reduced scale.
         format: the format that was recognised from the content.
-        width: in pixels, upright, at full scale.
-        height: likewise.
-        adjustments: what was done, in order.
-        scale: 1, or 2, 4 or 8 if each pixel stands for 2 x 2, 4 x 4 or 8 x 8 of them.
-        offset: where in `pixels` the image begins, (x, y): at a reduced scale the last column and row are only partly
-            image where libjpeg rounds sizes up, and turning the image upright may have brought them to the front.
+        width: the width of the upright image at full scale, in pixels.
+        height: the height of the upright image at full scale, in pixels.
+        adjustments: what was done on the way to RGB, in order.
+        scale: 1 for full scale; 2, 4 or 8 if each pixel stands for 2 x 2, 4 x 4 or 8 x 8 pixels of the file.
+        offset: where in `pixels` the image begins, (x, y) in pixels. At a reduced scale libjpeg rounds sizes up, so
+            the last column and row are only partly image, and turning the image upright may bring them to the front.
     """
 
     pixels: Image.Image
@@ -96,15 +96,15 @@ def decode(
 
     Args:
         encoded: the whole file.
-        limits: what is accepted.
-        min_shorter_side: allows a JPEG to be decoded at 1/2, 1/4 or 1/8 scale (in the DCT domain, as Pillow's `draft`)
-            as long as its shorter side keeps at least this many pixels. None decodes in full.
+        limits: which images are accepted.
+        min_shorter_side: the pixels that the shorter side of a JPEG must keep, at least, so that it may be decoded at
+            1/2, 1/4 or 1/8 scale (in the DCT domain, by Pillow's `draft`). None decodes in full.
 
     Raises:
         EmptyBodyError: there are no bytes.
-        UnsupportedFormatError: not an image, or a format or sample type that is not served.
-        TooManyPixelsError: the header announces more than `limits.max_pixels`; no pixel was decoded.
-        CorruptImageError: a known format that cannot be decoded or is cut short.
+        UnsupportedFormatError: the bytes are not an image, or their format or sample type is not served.
+        TooManyPixelsError: the header announces more than `limits.max_pixels`. No pixel was decoded.
+        CorruptImageError: the format is known, but the image cannot be decoded or is cut short.
     """
     if len(encoded) == 0:
         raise EmptyBodyError("The image is empty (0 bytes).")
@@ -126,7 +126,7 @@ def decode(
         # Pillow announces a TIFF's size as it is upright, turns it while loading, and hides the tag then.
         turned_while_loading = image_format == "TIFF" and _orientation(image) != 1
         image.load()
-        orientation = _orientation(image)  # of a PNG only known now: the tag may follow the pixels
+        orientation = _orientation(image)  # only now is a PNG's known: the tag may follow the pixels
         if orientation >= 5:
             width, height = height, width
         if turned_while_loading or orientation != 1:
@@ -136,7 +136,7 @@ def decode(
             rgb = _on_white_screen(image, rgb, adjustments)
         if orientation != 1:
             rgb = rgb.transpose(_UPRIGHT[orientation])
-        # Asked last, because looking for a second frame moves the file position and may meet damage that is not ours.
+        # Asked last: looking for a second frame moves the file position, and may meet damage that does not matter.
         if _is_animated(image, image_format):
             adjustments.append("first_frame")
     starts_partly = _STARTS_WITH_LAST.get(orientation, (False, False))
@@ -146,7 +146,7 @@ def decode(
 
 
 def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> ImageFormat:
-    """Returns the format by signature, so that a format that is switched off never reaches its parser."""
+    """Returns the format by its signature, so that no parser sees a format that is switched off."""
     head = bytes(encoded[:64])
     image_format = recognise(head)
     served = ", ".join(limits.formats)
@@ -159,7 +159,7 @@ def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> 
 
 @contextmanager
 def _pillow_errors_mean_corrupt(image_format: str) -> Iterator[None]:
-    """Pillow's plugins raise nearly every built-in exception on bad input; all of them mean the same to a caller."""
+    """Turns what Pillow's plugins raise on bad input, nearly every built-in exception, into CorruptImageError."""
     try:
         yield
     except (ImageError, MemoryError):
@@ -190,10 +190,10 @@ def _check_size(width: int, height: int, limits: ImageLimits) -> None:
 
 
 def _draft(image: Image.Image, min_shorter_side: int) -> int:
-    """Asks libjpeg for 1/2, 1/4 or 1/8 scale, whichever is the smallest that keeps `min_shorter_side`.
+    """Asks libjpeg for the smallest of 1/2, 1/4 and 1/8 scale that keeps `min_shorter_side`.
 
     Returns:
-        the denominator of the scale that it will decode at.
+        the denominator of the scale; 1 if no reduced scale keeps enough pixels.
     """
     shorter = min(image.size)
     scale = max(candidate for candidate in (1, *_SCALED) if candidate == 1 or shorter // candidate >= min_shorter_side)
@@ -203,7 +203,7 @@ def _draft(image: Image.Image, min_shorter_side: int) -> int:
 
 
 def _on_white_screen(gif: GifImagePlugin.GifImageFile, rgb: Image.Image, adjustments: list[Adjustment]) -> Image.Image:
-    """Clears what the first frame leaves free of its screen: Pillow paints it in the palette's first colour."""
+    """Paints white what a GIF's first frame leaves free of its screen. Pillow fills it with a colour of the palette."""
     frame = gif.dispose_extent
     if frame is None or frame == (0, 0, *rgb.size):
         return rgb

@@ -1,4 +1,4 @@
-"""Which images are accepted: formats, and the most pixels."""
+"""Which images are accepted: their formats, and the most pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMATS: Final[tuple[ImageFormat, ...]] = get_args(ImageFormat)
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What is accepted.
+    """Which images are accepted.
 
     Attributes:
         max_pixels: the most pixels (width x height) that a header may announce.

@@ -1,4 +1,4 @@
-"""Which formats are images, recognised by their first bytes, never by name or declared type."""
+"""Recognises an image's format by its first bytes, never by its name or declared type."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from app.images.limits import ImageFormat
 
 
 def recognise(head: bytes) -> ImageFormat | None:
-    """Returns the format that the first 64 bytes of a file announce, or None."""
+    """Returns the format that the first 64 bytes of a file announce; None if they announce no known format."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -26,7 +26,7 @@ def recognise(head: bytes) -> ImageFormat | None:
 
 
 def describe_unknown(head: bytes) -> str:
-    """Says what the bytes are instead of an image, for the formats that people send by mistake."""
+    """Returns a sentence that says what bytes of no known format are, for what people send by mistake."""
     if head[4:8] == b"ftyp" and any(brand in head[8:] for brand in (b"heic", b"heix", b"mif1", b"hevc")):
         return "This is a HEIC image, which is not served."
     text = head.lstrip().lower()

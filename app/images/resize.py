@@ -1,8 +1,10 @@
-"""A decoded image -> what the network sees: `Predictor.resize_and_crop`, computed faster and without Python's lock.
+"""Resizes and crops a decoded image to what the network sees, as `Predictor.resize_and_crop` defines it.
 
-decoded in full       -> Pillow, equal to the definition in the artifact to the bit (tests hold it)
-at a reduced scale    -> torch, equal to Pillow but for one level in a sample of a thousand, in a fifth of the time
-for less than float32 -> torch too, by one level in seven samples of a thousand at most, in half the time
+Unlike the definition, it is fast and does not hold Python's lock. Which library computes depends on the image:
+
+decoded in full, float32       -> Pillow, equal to the definition in the artifact to the bit (tests hold it)
+decoded at a reduced scale     -> torch, one level off Pillow in 1 of 1,000 samples, in a fifth of the time
+decoded in full, not float32   -> torch, one level off in at most 7 of 1,000 samples, in half the time
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ _MAX_TORCH_RATIO: Final = 4
 
 
 def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool = True) -> torch.Tensor:
-    """Resizes the shorter side, antialiased bilinear, and cuts out the centre; computes only what the crop can see.
+    """Resizes the shorter side, antialiased bilinear, and cuts out the centre. It computes only what the crop can see.
 
     Args:
-        image: of any size, decoded at any scale; the window is computed at full scale, so that it sits on one grid.
-        resize_size: what the shorter side becomes.
-        image_size: the side S of the crop; at most `resize_size`.
-        exact: of an image decoded in full, whether the definition is to be met to the bit.
+        image: an image of any size, decoded at any scale. The window of the crop is computed at full scale, so that it
+            is the same at every scale.
+        resize_size: the length that the shorter side is resized to, in pixels.
+        image_size: the side S of the crop in pixels, at most `resize_size`.
+        exact: whether an image that was decoded in full must meet the definition to the bit.
 
     Returns:
-        uint8 `(3, S, S)`, in channels-last memory.
+        the crop, uint8 `(3, S, S)` in channels-last memory.
     """
     shorter, longer = sorted((image.width, image.height))
     by_torch = (
@@ -61,7 +64,7 @@ def _by_torch(image: DecodedImage, resize_size: int, image_size: int) -> torch.T
 
 
 def _as_tensor(pixels: Image.Image) -> torch.Tensor:
-    """Returns a Pillow image's own memory, uint8 `(1, 4, H, W)`; a copy, `(1, 3, H, W)`, where that is in pieces."""
+    """Returns a Pillow image's own memory, uint8 `(1, 4, H, W)`; a copy `(1, 3, H, W)` if that is in several pieces."""
     try:
         buffer = nanoarrow.c_array(pixels).child(0).view().buffer(1)
     except ValueError:
@@ -98,14 +101,14 @@ def _window(length: int, resized_length: int, crop_size: int, origin: float, sca
     """Returns the part of an axis that the central crop of the resized axis covers.
 
     Args:
-        length: of the axis in pixels, at full scale.
-        resized_length: what it becomes.
-        crop_size: how much of that is kept, at its centre.
+        length: the length of the axis at full scale, in pixels.
+        resized_length: the length that the axis is resized to, in pixels.
+        crop_size: how many pixels of the resized axis are kept, at its centre.
         origin: where the axis begins in the decoded pixels.
         scale: how many pixels of full scale one decoded pixel stands for.
 
     Returns:
-        start and end in decoded pixels, in float32's precision, which is that of Pillow's box.
+        the start and the end in decoded pixels, rounded to float32, the precision of Pillow's box.
     """
     offset = _first_of_crop(resized_length, crop_size)
     start = offset * length / resized_length

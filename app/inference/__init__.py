@@ -1,15 +1,20 @@
-"""An image's way to probabilities: engines, batches, the pipeline.
+"""An image's way to probabilities: the engines, the batches, and the pipeline of both.
 
+When a model is loaded:
 artifact.py -> a model's files, loaded and checked
+engine_choice.py -> chooses the engine that serves a model
 engine.py -> what an engine is
 torchscript_engine.py, openvino_engine.py, cuda_engine.py -> the engines
 adaptive_engine.py -> engines that combine others
-thread_layout.py -> how many streams, and threads for each
-measuring.py -> measures engines and layouts
+thread_layout.py -> how many streams compute, with how many threads each
 golden_check.py -> compares an engine's answers with known ones
-engine_choice.py -> chooses the engine of a model
-batcher.py -> forms batches, and runs them
-pipeline.py -> decode, resize, batch, compute: one image's way
+measuring.py -> measures how fast engines and thread layouts are
+measured.py -> what was found out about each engine
+
+When an image comes:
+pipeline.py -> takes an image to its probabilities
+prepare.py -> decodes and resizes an image for an engine
+batcher.py -> forms batches, and runs them on streams
 
 May import `settings`, `images`, `store`, `errors` and `system`.
 """

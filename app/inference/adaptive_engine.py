@@ -1,4 +1,4 @@
-"""Engines that combine others: batches in turn, or all threads for a batch that is alone."""
+"""Engines that combine others: one computes batches in turn, one gives a batch that is alone all threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app.inference.thread_layout import LayoutChoice
 
 
 class _Composed:
-    """Tells of the engine within."""
+    """Has the name, precision and device of the engine inside."""
 
     def __init__(self, engine: Engine) -> None:
         self.name = engine.name
@@ -22,10 +22,10 @@ class _Composed:
 
 
 class SerialEngine(_Composed):
-    """Computes one batch at a time: the streams that call it decode meanwhile.
+    """Computes one batch at a time, while the other streams that call it decode.
 
     Args:
-        engine: built for one stream of all threads.
+        engine: the engine inside, built for one stream of all threads.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -40,11 +40,11 @@ class SerialEngine(_Composed):
 
 
 class AdaptiveEngine(_Composed):
-    """Gives a batch that is alone all threads, and those of busy times a stream each.
+    """Gives a batch that is alone all threads, and each of several batches a stream of its own.
 
     Args:
-        busy: built for several streams.
-        lone: the same, built for one stream of all threads.
+        busy: the engine built for several streams.
+        lone: the same engine built for one stream of all threads.
     """
 
     def __init__(self, busy: Engine, lone: Engine) -> None:
@@ -53,7 +53,7 @@ class AdaptiveEngine(_Composed):
         self._running = 0
         self._changing = threading.Lock()
         self.streams_at_work: Callable[[], int] = lambda: 0
-        """Tells how many streams have an image, the calling one included: those that decode need a core as well."""
+        """Tells how many streams have an image, the calling one included. One that decodes needs a core as well."""
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
@@ -68,12 +68,12 @@ class AdaptiveEngine(_Composed):
 
 
 def composed(several: Engine, one: Engine, choice: LayoutChoice) -> Engine:
-    """Returns an engine of two layouts that computes as was chosen.
+    """Returns an engine that computes in the thread layout that was chosen.
 
     Args:
-        several: built for several single-threaded streams.
-        one: the same, built for one stream of many threads.
-        choice: of them.
+        several: the engine built for several single-threaded streams.
+        one: the same engine built for one stream of many threads.
+        choice: the layout that was chosen.
     """
     if choice.layout.streams == 1:
         return SerialEngine(one)

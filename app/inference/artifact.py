@@ -1,7 +1,7 @@
-"""A model's files -> a loaded, checked TorchScript module with what is known about it.
+"""Loads a model's files and checks them: from a reference to a TorchScript module, with what is known about it.
 
-manifest.json, and its signature where keys are trusted -> sha256 of each file -> torch.jit.load -> does it have what a
-Predictor must have? -> Artifact
+manifest.json, and its signature where keys are trusted -> sha256 of each file -> torch.jit.load -> check that it has
+what a Predictor must have -> Artifact
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ UNVERSIONED = "unversioned"
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model in memory, on the CPU, not yet proven.
+    """A model in memory, on the CPU, whose answers are not yet proven.
 
     Attributes:
-        name: of the model.
+        name: the model's name.
         version: the published number, or `unversioned`.
         module: the scripted model, in eval mode.
-        class_names: C names.
-        manifest: None for a plain TorchScript file.
-        golden: examples with the probabilities that must come out; empty for a plain TorchScript file.
-        image_size: S of `classify`'s input, or None if the model has only `forward`.
-        resize_size: the shorter side before the crop, likewise.
-        onnx_twin: the verified file of `classify` as ONNX: `images` uint8 `(N, 3, S, S)` -> `probabilities` `(N, C)`;
-            None if there is none.
+        class_names: the names of the C classes, in the order of the probabilities.
+        manifest: the model's manifest; None for a plain TorchScript file.
+        golden: the golden examples; empty for a plain TorchScript file.
+        image_size: the side S of the images that `classify` takes, in pixels; None if the model has only `forward`.
+        resize_size: the shorter side before the crop, in pixels; None if the model has only `forward`.
+        onnx_twin: the verified file of `classify` as ONNX, `images` uint8 `(N, 3, S, S)` -> `probabilities` `(N, C)`;
+            None if the model has no twin.
     """
 
     name: str
@@ -74,8 +74,8 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
 
     Raises:
         UnknownModelError: there is no such model, version or file.
-        SignatureError: keys are trusted, and none of them has signed it; nothing of it has been parsed.
-        ArtifactError: it is damaged, or not a classifier that can be served.
+        SignatureError: keys are trusted, and none of them has signed the model. Nothing of it has been parsed.
+        ArtifactError: the model is damaged, or is not a classifier that can be served.
     """
     if is_file_reference(reference):
         if store.trusted_keys is not None:
@@ -89,7 +89,7 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
     if store.trusted_keys is None:
         verify_files(folder, manifest)
         return _load_file(folder / MODEL_FILE, manifest)
-    # What is verified must be what is loaded, even if somebody who writes to the store waits for the moment between.
+    # What is loaded must be what was verified, even if somebody who can write to the store changes it in between.
     private = copy_of(folder, manifest)
     try:
         verify_files(private, manifest)
@@ -97,7 +97,7 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
     except BaseException:
         shutil.rmtree(private, ignore_errors=True)
         raise
-    # Engines may read the twin as long as the model is there; removed at the end of the process at the latest.
+    # Engines may read the twin as long as the model is there. The copy goes with the model, or else with the process.
     weakref.finalize(artifact, shutil.rmtree, private, ignore_errors=True)
     return artifact
 
@@ -150,7 +150,7 @@ def _class_names(module: torch.jit.ScriptModule, path: Path) -> tuple[str, ...]:
 
 
 def _has_split(module: torch.jit.ScriptModule) -> bool:
-    """A plain TorchScript file has only `forward`; ours also have its two halves and the sizes between them."""
+    """Returns whether a module has the two halves of `forward`, and their sizes; a plain one has only `forward`."""
     has_halves = all(hasattr(module, method) for method in ("classify", "resize_and_crop"))
     return has_halves and all(_int_attribute(module, size) is not None for size in ("image_size", "resize_size"))
 
@@ -170,5 +170,5 @@ def _golden(text: str | bytes, path: Path) -> tuple[GoldenExample, ...]:
 
 
 def _name_for(path: Path) -> str:
-    """Makes a model's name of a file's: `My Model.pt` -> `my-model`."""
+    """Returns a model's name made from a file's: `My Model.pt` -> `my-model`."""
     return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:64] or "model"

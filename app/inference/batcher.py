@@ -1,6 +1,6 @@
-"""A bounded queue of items -> dynamic batches on several streams -> one future each. Knows no model, gets callables.
+"""Forms dynamic batches of the items in a bounded queue and runs them on several streams. It knows no model.
 
-submit (event loop) -> queue -> a free stream (thread): prepare what is there, run(batch) -> futures (event loop)
+submit (event loop) -> queue -> a free stream (thread): prepare the items that wait, run(batch) -> futures (event loop)
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Item = TypeVar("Item")
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
-# A stream that has prepared items for this long computes them, rather than let them wait for the next one: sooner once
-# it has a few, beyond which only small networks gain, whose images are prepared in no time (docs/performance.md).
+# A stream that has prepared items for this long computes them, rather than let them wait for the next one. With a few
+# items it stops sooner: only small networks gain by more, whose images are prepared in no time (benchmarks/NOTES.md).
 _MAX_PREPARATION_S: Final = 0.02
 _FEW: Final = 4
 _MAX_PREPARATION_OF_MORE_S: Final = 0.0025
@@ -35,10 +35,10 @@ class Answer(NamedTuple, Generic[Result]):
     """What came of one item, and how long it took.
 
     Attributes:
-        result: of this item.
-        queue_s: seconds between submission and the start of its batch, less those of its own preparation.
-        inference_s: seconds that its batch took.
-        batch_size: how many items shared the batch.
+        result: what `run` returned for this item.
+        queue_s: seconds from the item's submission to the start of its batch, without those of its own preparation.
+        inference_s: seconds that its batch took to run.
+        batch_size: how many items the batch had.
     """
 
     result: Result
@@ -64,17 +64,19 @@ class _Ready(NamedTuple, Generic[Item, Prepared, Result]):
 
 
 class Batcher(Generic[Item, Prepared, Result]):
-    """Groups items into batches while streams are busy, and never waits when one is idle (unless asked to).
+    """Groups items into batches while all streams are busy. When a stream is idle, an item waits only if asked to.
 
-    Every item submitted ends exactly once: an answer, an error, `DeadlineExceededError`, or its own cancellation.
+    Every item that is submitted ends exactly once: with an answer, an error, `DeadlineExceededError`, or its own
+    cancellation.
 
     Args:
-        prepare: makes an item ready for its batch, on the stream that takes it; one that fails does so alone.
-        run: computes a batch: as many results as items, in order. Called from several threads at once, as `prepare` is.
-        streams: threads that call `run`.
-        max_batch_size: most items in a batch.
-        max_batch_delay_ms: how long a batch that is not full may wait for more.
-        max_queue_items: most items that wait; more are refused.
+        prepare: makes an item ready for its batch, on the stream that takes it. An item that fails does so alone.
+        run: computes a batch and returns one result for each item, in order. Like `prepare`, it is called from several
+            threads at once.
+        streams: how many threads call `run`.
+        max_batch_size: the most items in a batch.
+        max_queue_items: the most items that may wait. More are refused.
+        max_batch_delay_ms: how long a batch that is not full may wait for more items, in milliseconds.
     """
 
     def __init__(
@@ -99,7 +101,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._running_since: dict[int, float] = {}  # by thread
         self._failures_in_a_row = 0
         self.on_batch: Callable[[int], None] | None = None
-        """Called in the stream's thread with the size of each batch that was computed."""
+        """Called with the size of each batch that was computed, in the stream's thread; None to call nothing."""
         self._threads = [
             threading.Thread(target=self._stream, name=f"stream-{number}", daemon=True) for number in range(streams)
         ]
@@ -113,31 +115,32 @@ class Batcher(Generic[Item, Prepared, Result]):
 
     @property
     def busy_streams(self) -> int:
-        """How many streams are at a batch, preparation included."""
+        """How many streams are preparing or computing a batch."""
         return len(self._running_since)
 
     @property
     def longest_running_s(self) -> float:
-        """Seconds that the longest of all streams has been at its batch, preparation included; 0 if all are idle."""
+        """Seconds since the stream that is busy for longest began to prepare its batch; 0 if all streams are idle."""
         started_at = min(list(self._running_since.values()), default=None)
         return 0.0 if started_at is None else time.monotonic() - started_at
 
     @property
     def failures_in_a_row(self) -> int:
-        """How many items have failed, each on its own, since the last one that did not."""
+        """How many items have failed, each on its own, since the last batch that did not fail."""
         return self._failures_in_a_row
 
     async def submit(self, item: Item, *, deadline: float) -> Answer[Result]:
         """Computes one item, in a batch with whatever else waits.
 
         Args:
-            item: what `prepare` takes.
-            deadline: of `time.monotonic`; an item whose time is up when its turn comes costs nothing more.
+            item: the item, as `prepare` takes it.
+            deadline: when the item's time is up, on the clock of `time.monotonic()`. If it is up when the item's turn
+                comes, the item is dropped.
 
         Raises:
             OverloadedError: the queue is full, or closed.
-            DeadlineExceededError: the deadline passed before its turn came.
-            Exception: what `prepare` raised, or `run` for this item on its own.
+            DeadlineExceededError: the deadline passed before the item's turn came.
+            Exception: `prepare` raised it for this item, or `run` did so for the item alone.
         """
         entry: _Entry[Item, Result] = _Entry(item, deadline, asyncio.get_running_loop().create_future())
         with self._changed:
@@ -148,24 +151,24 @@ class Batcher(Generic[Item, Prepared, Result]):
         try:
             return await entry.future
         except asyncio.CancelledError:
-            # Else it would keep its item in memory, and its place in the queue, until its turn comes.
+            # Otherwise the entry would keep its item in memory, and its place in the queue, until its turn comes.
             with self._changed, suppress(ValueError):
                 self._queue.remove(entry)
             raise
         except Exception:
-            # Its traceback leads through the stream's frames to the entry, and that by its future back to it: a cycle,
-            # which would keep the item in memory until the collector of cycles comes.
+            # The error's traceback leads through the stream's frames to the entry, and the entry's future back to the
+            # error. This cycle would keep the item in memory until the garbage collector runs.
             del entry.future
             raise
 
     def close(self) -> None:
-        """Computes what waits, then ends the streams. Blocks until they have ended."""
+        """Computes the items that wait, then ends the streams. Blocks until they have ended."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        # They lead back to the owner of this queue: without them, no cycle keeps a closed one's model in memory.
+        # Both lead back to the pipeline that owns this queue. Without them no cycle keeps a closed pipeline in memory.
         self._prepare = self._run = _refuse
 
     def _stream(self) -> None:
@@ -174,10 +177,10 @@ class Batcher(Generic[Item, Prepared, Result]):
             pass
 
     def _serve_next(self) -> bool:
-        """Waits for a batch and computes it; of its own, so that a stream that waits holds nothing of the last one.
+        """Waits for a batch and computes it. Its variables are gone when it returns, and with them the last batch.
 
         Returns:
-            whether there may be another: not once closed and empty.
+            False once the queue is closed and empty, otherwise True.
         """
         entry, most = self._wait_for_first()
         if entry is None:
@@ -190,7 +193,7 @@ class Batcher(Generic[Item, Prepared, Result]):
         return True
 
     def _gather(self, entry: _Entry[Item, Result] | None, most: int) -> list[_Ready[Item, Prepared, Result]]:
-        """Prepares an entry and those behind it, at most so many; returns those whose clients still wait."""
+        """Prepares an entry and those behind it, at most `most`. Returns those whose clients still wait."""
         started_at = time.monotonic()
         batch = []
         while entry:
@@ -200,11 +203,11 @@ class Batcher(Generic[Item, Prepared, Result]):
             most_s = _MAX_PREPARATION_S if len(batch) < _FEW else _MAX_PREPARATION_OF_MORE_S
             late = time.monotonic() - started_at > most_s
             entry = None if late or most == 0 else self._next()
-        # Preparing takes time, in which clients leave.
+        # While items were prepared, clients may have left.
         return [ready for ready in batch if self._is_alive(ready.entry)]
 
     def _wait_for_first(self) -> tuple[_Entry[Item, Result] | None, int]:
-        """Returns the first entry of a batch, None once closed and empty; and how many entries to take at most."""
+        """Returns the first entry of a batch, or None once closed and empty; and how many entries to take at most."""
         with self._changed:
             self._idle_streams += 1
             try:
@@ -232,7 +235,7 @@ class Batcher(Generic[Item, Prepared, Result]):
                 break
 
     def _is_alive(self, entry: _Entry[Item, Result]) -> bool:
-        """Drops entries whose client has left or whose time is up, before they cost anything."""
+        """Returns whether an entry's client still waits. An entry whose time is up gets its error here."""
         if entry.future.cancelled():
             return False
         if time.monotonic() > entry.deadline:
@@ -288,7 +291,7 @@ def _refuse(_: object) -> Never:
 
 
 def _settle(outcomes: list[tuple[_Entry[Item, Result], Answer[Result] | Exception]]) -> None:
-    """Runs in the event loop, which owns the futures."""
+    """Ends the futures of a batch. It runs in the event loop, which owns them."""
     for entry, outcome in outcomes:
         if entry.future.done():  # cancelled meanwhile
             continue

@@ -1,9 +1,9 @@
-"""TorchScript on NVIDIA GPUs: CUDA graphs of the usual batch sizes, copies that overlap with computing, several GPUs.
+"""The engine that runs an artifact's TorchScript on one or several NVIDIA GPUs, with CUDA graphs.
 
 batch -> a free stream (GPU, CUDA stream, pinned buffers) -> padded to a captured size -> copy, replay, copy back
 
-One copies while another computes, so that two a GPU keep it busy. Resizing stays on the CPU: JPEGs are decoded there
-at a reduced scale, so that what is left to resize is small, and a crop of 224 x 224 is 150 kB to copy.
+One stream copies while another one computes, so two streams keep a GPU busy. Resizing stays on the CPU: large JPEGs are
+decoded there at a reduced scale, so little is left to resize, and a crop of 224 x 224 is only 150 kB to copy.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ _RUNS_BEFORE_CAPTURE = 3
 
 Classify = Callable[[torch.Tensor], torch.Tensor]
 Program = Callable[[torch.Tensor, torch.Tensor], None]
-"""Classifies all of a pinned `(N, 3, S, S)` into a pinned `(N, C)`, of one N; has ended when it returns."""
+"""Classifies pinned images `(N, 3, S, S)` into pinned probabilities `(N, C)`, for one N. It returns when it is done."""
 
 
 def captured_sizes(max_batch_size: int) -> list[int]:
-    """Returns the batch sizes that are captured: powers of two, and the largest there is."""
+    """Returns the batch sizes to capture, ascending: the powers of two below the largest size, and the largest size."""
     sizes = [1 << power for power in range(max_batch_size.bit_length()) if 1 << power < max_batch_size]
     return [*sizes, max_batch_size]
 
 
 @dataclass(frozen=True)
 class GpuStream:
-    """A way through a GPU, for one batch at a time.
+    """What one batch at a time needs on a GPU: a CUDA graph for each batch size, and buffers.
 
     Attributes:
-        programs: by batch size.
-        images: pinned uint8 `(N, 3, S, S)`, channels-last; N is the largest size.
-        probabilities: pinned float32 `(N, C)`.
+        programs: the program for each captured batch size.
+        images: the input buffer, pinned uint8 `(N, 3, S, S)`, channels-last. N is the largest batch size.
+        probabilities: the output buffer, pinned float32 `(N, C)`.
     """
 
     programs: Mapping[int, Program]
@@ -57,13 +57,13 @@ class GpuStream:
     probabilities: torch.Tensor
 
     def classify(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Classifies a batch in the smallest size that holds it; the rows beyond are left over, and not looked at.
+        """Classifies a batch with the program of the smallest size that holds it. Rows beyond the batch are ignored.
 
         Args:
-            images: each uint8 `(3, S, S)`, at most as many as the largest size.
+            images: the batch, each image uint8 `(3, S, S)`; no more of them than the largest captured size.
 
         Returns:
-            `(N, C)`, its own memory.
+            the probabilities `(N, C)`, a copy.
         """
         count = len(images)
         size = min(size for size in self.programs if size >= count)
@@ -78,10 +78,10 @@ class CudaEngine:
 
     Args:
         artifact: a model with `classify`.
-        devices: GPUs; each holds the model once.
-        precision: a lower one than float32 is autocast.
-        streams: batches computed at once, spread over the GPUs; at least one each.
-        max_batch_size: of the batches to come.
+        devices: the GPUs. Each holds the model once.
+        precision: the precision of the computation. One lower than float32 is autocast.
+        streams: how many batches are computed at once, spread over the GPUs. Each GPU has at least one stream.
+        max_batch_size: the most images that a batch will have.
     """
 
     name = TorchScriptEngine.name
@@ -115,7 +115,7 @@ class CudaEngine:
         )
         probabilities = torch.empty((max_batch_size, self._class_count), dtype=torch.float32, pin_memory=True)
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # One for all sizes, of which a stream computes one at a time. The largest comes first: the others fit into it.
+        # One pool for all sizes: a stream computes one at a time. The largest comes first, and the others fit into it.
         pool = torch.cuda.graph_pool_handle()
         programs = {
             size: capture(classify, images[:size], self.precision, stream, pool)
@@ -136,7 +136,7 @@ def copy_of_model(artifact: Artifact) -> Artifact:
 
 
 def spread(devices: Sequence[torch.device], streams: int) -> list[torch.device]:
-    """Returns the device of each stream; all devices have one, and neighbours differ."""
+    """Returns the device of each stream. Every device has at least one, and neighbours differ."""
     return [devices[number % len(devices)] for number in range(max(streams, len(devices)))]
 
 
@@ -144,7 +144,7 @@ class GpuStreams:
     """Hands each batch to the stream that has been free for longest, so that the GPUs take turns.
 
     Args:
-        gpu_streams: those of one GPU not side by side.
+        gpu_streams: the streams, ordered so that the GPUs take turns.
     """
 
     def __init__(self, gpu_streams: Sequence[GpuStream]) -> None:
@@ -153,7 +153,7 @@ class GpuStreams:
             self._free.put(gpu_stream)
 
     def classify(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Waits for a stream and classifies on it, in halves if the GPU's memory does not suffice."""
+        """Waits for a free stream and classifies a batch on it, in halves if the GPU's memory is too small for it."""
         gpu_stream = self._free.get()
         try:
             return halving_when_out_of_memory(gpu_stream.classify, images)
@@ -168,14 +168,17 @@ def capture(
     stream: torch.cuda.Stream,
     pool: Any,
 ) -> Program:
-    """Captures `classify` for one batch size as a CUDA graph; without one where that fails.
+    """Captures `classify` for one batch size as a CUDA graph.
 
     Args:
-        classify: frozen, on the stream's device.
-        images: pinned `(N, 3, S, S)`.
-        precision: of the computation.
-        stream: that everything runs on.
-        pool: of the graph's memory, shared by graphs that never run at once.
+        classify: the frozen function of the model, on the stream's device.
+        images: a pinned buffer `(N, 3, S, S)`, which sets the batch size N.
+        precision: the precision of the computation.
+        stream: the CUDA stream that everything runs on.
+        pool: the pool of the graph's memory, shared by graphs that never run at once.
+
+    Returns:
+        a program that replays the graph. Where capturing fails it computes without a graph, and a warning is logged.
 
     Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs ("Usage with autocast" asks for no cache).
     """

@@ -1,7 +1,7 @@
-"""How probabilities are computed: a batch of prepared images -> (N, C) float32.
+"""What an engine is: it computes the probabilities of a batch of prepared images, (N, C) float32.
 
-TorchScript is the reference: frozen (batch norm folded), channels-last, no gradients. `engine_choice` looks for a
-faster twin.
+TorchScript is the reference: frozen (batch norm folded), channels-last, no gradients. engine_choice.py looks for an
+engine that is faster.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class UnavailableError(Exception):
-    """The engine cannot be used here; the sentence says why."""
+    """The engine cannot be used here. The sentence says why."""
 
 
 class InferenceError(Exception):
@@ -31,32 +31,32 @@ class InferenceError(Exception):
 
 
 class Engine(Protocol):
-    """Computes probabilities; called by several streams at once."""
+    """Computes probabilities. Several streams call it at once."""
 
     @property
     def name(self) -> str:
-        """Which library computes."""
+        """The name of the library that computes."""
 
     @property
     def precision(self) -> Precision:
-        """Of weights and activations; what goes in and comes out is the same for all."""
+        """The precision of weights and activations. Input and output have the same types in every precision."""
 
     @property
     def device(self) -> str:
-        """Where it computes: `cpu`, `cuda:0`, `cuda:0,cuda:1`, ..."""
+        """The devices that it computes on: `cpu`, `cuda:0`, `cuda:0,cuda:1`, ..."""
 
     @property
     def warm_up_runs(self) -> int:
-        """How many batches of a size it computes before it is at its speed."""
+        """How many batches of one size it must compute until it has its full speed."""
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities.
 
         Args:
-            images: each uint8 `(3, S, S)`, or `(3, H, W)` for a model with only `forward`.
+            images: N images, each uint8 `(3, S, S)`, or `(3, H, W)` for a model with only `forward`.
 
         Returns:
-            `(N, C)` float32.
+            the probabilities, float32 `(N, C)`.
 
         Raises:
             InferenceError: the output has another shape, or is not finite.
@@ -65,6 +65,11 @@ class Engine(Protocol):
 
 def checked(probabilities: Probabilities, *, image_count: int, class_count: int) -> Probabilities:
     """Returns what an engine computed, if it can be probabilities.
+
+    Args:
+        probabilities: the engine's output.
+        image_count: N, how many images the batch had.
+        class_count: C, how many classes the model has.
 
     Raises:
         InferenceError: the output has another shape, or is not finite.
@@ -78,10 +83,13 @@ def checked(probabilities: Probabilities, *, image_count: int, class_count: int)
 
 
 def resolve_devices(wanted: str) -> tuple[torch.device, ...]:
-    """Returns the devices for `auto`, `cpu`, `mps`, `cuda` (all GPUs), or some of `cuda:N`, separated by commas.
+    """Returns the devices that the setting `device` means.
+
+    Args:
+        wanted: `auto`, `cpu`, `mps`, `cuda` for all GPUs, or one or more of `cuda:N`, separated by commas.
 
     Raises:
-        ArtifactError: the machine has no such device.
+        ArtifactError: the machine does not have such a device.
     """
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"

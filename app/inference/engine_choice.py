@@ -1,7 +1,7 @@
-"""Which engine serves a model: the fastest on this machine of those that pass the golden check.
+"""Chooses the engine that serves a model: of those that pass the golden check, the one that is fastest on this machine.
 
 artifact -> candidates: build -> warm up -> golden check; those that pass -> measure, taking turns -> the fastest
--> on a CPU: build again for other threads -> measure both layouts -> golden check of what serves
+-> on a CPU: build it again for the other thread layout -> measure both layouts -> golden check of the one that serves
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _GOLDEN_CHECK_TIMEOUT_S: Final = 60
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """What serves, and what else was considered.
+    """The engine that was chosen, and what else was considered.
 
     Attributes:
-        engine: that was chosen.
-        pipeline: through it.
-        layout: of its threads, and what was measured to choose it.
-        golden_check: of this engine; None for a model without golden examples.
-        candidates: all that were considered, the reference first.
+        engine: the engine that serves.
+        pipeline: the pipeline through that engine.
+        layout: how its threads are laid out, and what was measured to choose that.
+        golden_check: the outcome of the engine's golden check; None for a model without golden examples.
+        candidates: the engines that were considered, the reference first.
     """
 
     engine: Engine
@@ -71,14 +71,15 @@ async def choose_engine(
 
     Args:
         artifact: the model.
-        devices: where to compute; several only of GPUs.
-        settings: engine, precision, streams, threads and batching.
-        decode_pool: of the pipeline; None where its streams decode.
-        max_queue_items: of the pipeline.
-        keep_layout: the layout to take, rather than the one that measures best.
+        devices: the devices to compute on. Only GPUs may be several.
+        settings: the settings of engine, precision, streams, threads and batching.
+        decode_pool: the threads that decode for the pipeline; None where its streams decode.
+        max_queue_items: the most images that may wait in the pipeline.
+        keep_layout: the layout to take without measuring; None to measure and take the best one.
 
     Raises:
-        ArtifactError: the reference, or the only engine asked for, cannot be built or fails its golden check.
+        ArtifactError: TorchScript, or the only engine that the settings allow, cannot be built or fails its golden
+            check.
     """
     selection = _EngineSelection(artifact, devices, settings, decode_pool, max_queue_items, keep_layout)
     try:
@@ -98,7 +99,7 @@ class _Proven:
 
 
 class _EngineSelection:
-    """Builds engines, lets them prove themselves and compares them; see `choose_engine`."""
+    """Builds, proves and compares engines; see `choose_engine`."""
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class _EngineSelection:
         self._pipelines: list[Pipeline] = []
 
     async def choose(self) -> EngineChoice:
-        """Returns what serves; see `choose_engine`."""
+        """Returns the engine that serves; see `choose_engine`."""
         first = self._layouts[0]
         candidates: list[Candidate] = []
         proven: dict[str, _Proven] = {}
@@ -143,7 +144,7 @@ class _EngineSelection:
         return EngineChoice(best.engine, best.pipeline, layout, best.golden_check, measured)
 
     async def close(self, *, except_for: Pipeline | None = None) -> None:
-        """Ends every pipeline, but the one that serves."""
+        """Ends every pipeline except one, which serves."""
         for pipeline in self._pipelines:
             if pipeline is not except_for:
                 await asyncio.to_thread(pipeline.close)
@@ -183,7 +184,7 @@ class _EngineSelection:
         return dict(zip(proven, measure(turns), strict=True))
 
     async def _laid_out(self, first: _Proven, build: Build, layout: LayoutChoice) -> tuple[_Proven, LayoutChoice]:
-        """Returns what serves of an engine in its layouts; the first one if the second cannot be had."""
+        """Returns an engine in its best layout; in the first one if it cannot be built in the second."""
         several, one = self._layouts
         try:
             if self._keep_layout and self._keep_layout.layout == several and not self._keep_layout.is_adaptive:
@@ -201,7 +202,13 @@ class _EngineSelection:
 def possible_engines(
     artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings
 ) -> dict[str, Build]:
-    """Returns what the settings allow to be built, by name, the reference first."""
+    """Returns the functions that build the engines which the settings allow, by the engine's name, the reference first.
+
+    Args:
+        artifact: the model.
+        devices: the devices to compute on.
+        settings: the settings of engine, precision and batching.
+    """
     device, precision = devices[0], settings.precision
 
     def torchscript(layout: ThreadLayout) -> Engine:

@@ -1,6 +1,6 @@
-"""The proof that a model computes here what its artifact promises: warm-up, then the golden check.
+"""Proves that a model computes on this machine what its artifact promises: warm-up, then the golden check.
 
-engine -> a few batches of a grey image -> probabilities? -> golden images through the pipeline -> compare
+engine -> a few batches of a grey image -> check for probabilities -> golden images through the pipeline -> compare
 """
 
 from __future__ import annotations
@@ -21,20 +21,25 @@ MAX_GOLDEN_DEVIATION: Final = 1e-3
 """The largest |dp| that the golden check allows in float32; docs/artifact.md."""
 
 MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION, "bfloat16": 0.1, "float16": 0.02}
-"""The same for each precision; what they were measured to move is in docs/performance.md."""
+"""The largest |dp| that the golden check allows in each precision. docs/performance.md has what was measured."""
 
 
 def grey_image(artifact: Artifact) -> torch.Tensor:
-    """Returns a plain image as the model's engine takes it, in the memory layout of real ones."""
+    """Returns a plain grey image as the model's engine takes it, uint8 `(3, S, S)` in channels-last memory."""
     side = artifact.image_size or 224
-    return torch.full((side, side, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (3, S, S)
+    return torch.full((side, side, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
 
 
 def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
-    """Computes a few batches, so that no request pays for what is done once; and looks at what comes out.
+    """Computes a few batches, so that no request waits for what is done only once, and checks what comes out.
+
+    Args:
+        artifact: the model.
+        engine: the engine to warm up.
+        max_batch_size: the most images that a batch will have.
 
     Raises:
-        ArtifactError: the model fails, or what it gives is not probabilities.
+        ArtifactError: the model fails, or its output is not probabilities.
     """
     grey = grey_image(artifact)
     for batch_size in sorted({1, 2, max_batch_size}):

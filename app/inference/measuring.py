@@ -1,4 +1,4 @@
-"""Measures how fast engines are with different numbers of streams and threads, and picks the fastest layout."""
+"""Measures how fast engines are, and picks the fastest thread layout of an engine."""
 
 from __future__ import annotations
 
@@ -16,11 +16,15 @@ from app.inference.engine import Engine
 from app.inference.thread_layout import LayoutChoice, MeasuredLayout, ThreadLayout
 
 ROUNDS: Final = 3
+"""How often each engine or layout is measured; the median counts."""
 ROUND_S: Final = 0.1
+"""Seconds that an engine is measured in each round."""
 BUSY_BATCH_SIZE: Final = 2
-"""Of an almost idle service and of a busy one alike: what is queued is shared out."""
+"""How many images a batch has while engines are measured. Batches are as small in a busy service as in an almost idle
+one, because idle streams share what is queued."""
 MIN_GAIN: Final = 1.1
-"""What is measured to be faster is only taken if it is so by more than the measurement's noise."""
+"""How much faster than the reference an engine or layout must be to be taken: more than the measurement's noise."""
+
 _Image = TypeVar("_Image")
 
 
@@ -30,16 +34,16 @@ def lay_out(
     layouts: tuple[ThreadLayout, ThreadLayout],
     batch: Sequence[torch.Tensor],
 ) -> tuple[Engine, LayoutChoice]:
-    """Measures two layouts of an engine, taking turns.
+    """Measures an engine in two layouts, in turn.
 
     Args:
-        several: warmed up, built for several single-threaded streams.
-        one: the same, built for one stream of many threads.
-        layouts: theirs.
-        batch: what they classify when busy; its first image alone otherwise.
+        several: the engine built for several single-threaded streams, warmed up.
+        one: the same engine built for one stream of many threads, warmed up.
+        layouts: the layouts of `several` and `one`.
+        batch: the images that they classify when busy. When alone they classify the first one only.
 
     Returns:
-        what serves best, and what was measured.
+        the engine that serves best, and the choice with what was measured.
     """
     engines = (several, SerialEngine(one))
     cores = layouts[1].threads_per_stream
@@ -57,7 +61,12 @@ def lay_out(
 
 
 def measure(turns: Sequence[Callable[[], float]], *, rounds: int = ROUNDS) -> list[float]:
-    """Returns the median of what each measurement gives; they take turns, so that noise hits all."""
+    """Returns the median of each measurement. They take turns, so that noise hits all of them.
+
+    Args:
+        turns: the measurements. Each takes one figure when it is called.
+        rounds: how often each measurement is called.
+    """
     measured = [[turn() for turn in turns] for _ in range(rounds)]
     return [statistics.median(of_one) for of_one in zip(*measured, strict=True)]
 
@@ -65,14 +74,14 @@ def measure(turns: Sequence[Callable[[], float]], *, rounds: int = ROUNDS) -> li
 def rate_of(
     compute: Callable[[Sequence[_Image]], object], batch: Sequence[_Image], streams: int, seconds: float
 ) -> float:
-    """Returns the images a second of what several threads keep busy; each computes a batch at least.
+    """Returns how many images a second an engine computes while several threads keep it busy.
 
     Args:
-        compute: an engine, or more than it, called by all the threads.
-        batch: what each of them gives it, again and again.
-        streams: how many threads; no more than can compute at once, as the time in which one waits for its turn is not
-            that of the others, and a batch or two would seem to take less than they do.
-        seconds: how long.
+        compute: the engine, or a function around it. All threads call it.
+        batch: the images of each call.
+        streams: how many threads call. There should be no more than can compute at once: otherwise the time that some
+            wait for their turn hides how long a batch takes.
+        seconds: how long to measure. Each thread computes at least one batch.
     """
     rates = [0.0] * streams
 

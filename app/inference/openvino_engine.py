@@ -1,6 +1,6 @@
-"""OpenVINO on the CPU, from the artifact's ONNX twin of `classify`: float32 about twice as fast as TorchScript.
+"""The engine that runs an artifact's ONNX twin with OpenVINO on a CPU, in float32 about twice as fast as TorchScript.
 
-model.onnx -> read -> input taken as channels-last -> compiled for the streams that will call it
+model.onnx -> read -> take channels-last input -> compile for the streams that will call it
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class OpenVINOEngine:
     """Runs an ONNX twin with OpenVINO.
 
     Args:
-        onnx_twin: the verified file.
-        class_count: C.
-        precision: one lower than float32 needs a CPU that has it.
-        streams: batches computed at once, each called from a thread of its own.
-        threads: CPU threads that compute one batch.
+        onnx_twin: the verified file of the twin.
+        class_count: C, how many classes the model has.
+        precision: the precision of the computation. One lower than float32 needs a CPU with instructions for it.
+        streams: how many batches are computed at once, each called from a thread of its own.
+        threads: how many CPU threads compute one batch.
 
     Raises:
-        UnavailableError: OpenVINO is not installed, cannot read the twin, or has not the precision on this CPU.
+        UnavailableError: OpenVINO is not installed, cannot read the twin, or cannot use the precision on this CPU.
     """
 
     name = "openvino"
@@ -71,7 +71,7 @@ class OpenVINOEngine:
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         request = getattr(self._requests, "request", None)
-        if request is None:  # one a stream: a request computes one batch at a time
+        if request is None:  # one for each stream: a request computes one batch at a time
             request = self._requests.request = self._compiled.create_infer_request()
         batch = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (N, S, S, 3), as its parts lie
         request.infer({0: batch}, share_inputs=True, share_outputs=True)
@@ -80,7 +80,7 @@ class OpenVINOEngine:
 
 
 def _import_openvino() -> Any:
-    # Importing OpenVINO reports to its makers over the network, unasked, if `openvino_telemetry` can be imported.
+    # If `openvino_telemetry` can be imported, importing OpenVINO sends a report to its makers over the network.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         import openvino

@@ -1,7 +1,9 @@
-"""One image's way: decode -> resize -> batch -> probabilities. Decoding and inference never run on the event loop.
+"""Takes an image to its probabilities: decode, resize, batch, compute. None of it runs on the event loop.
 
-classify: event loop -> batcher: a stream thread decodes, resizes, crops and infers -> event loop
-On a GPU, whose streams wait for it most of the time, threads of their own decode before the batcher.
+CPU: event loop -> batcher: a stream's thread prepares the image and computes its batch -> event loop
+GPU: event loop -> a decoding thread prepares the image -> batcher: a stream's thread computes its batch -> event loop
+
+A GPU's streams wait for it most of the time, so other threads decode for them.
 """
 
 from __future__ import annotations
@@ -29,20 +31,20 @@ from app.settings import ModelSettings
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """What came of one image.
+    """The classification of one image.
 
     Attributes:
-        probabilities: `(C,)` float32.
-        ranking: `(C,)` class ids, the most probable first; of equal ones the lower id.
-        format: that the image was recognised as.
-        width: in pixels, upright.
-        height: likewise.
-        adjustments: what was done to it.
-        decode_s: seconds to decode, resize and crop.
-        queue_s: seconds that it waited, for a decoder and for a stream.
-        inference_s: seconds that its batch took.
-        batch_size: how many images shared the batch.
-        decode_started_at: of `time.monotonic`.
+        probabilities: the probability of each class, float32 `(C,)`.
+        ranking: the class ids `(C,)`, the most probable first. Equally probable ones are in the order of their ids.
+        format: the format that the image was recognised as.
+        width: the width of the upright image in pixels.
+        height: the height of the upright image in pixels.
+        adjustments: what was done to the image on its way to RGB, in order.
+        decode_s: seconds that decoding, resizing and cropping took.
+        queue_s: seconds that the image waited for a decoding thread and for a stream.
+        inference_s: seconds that its batch took to compute.
+        batch_size: how many images the batch had.
+        decode_started_at: when decoding began, on the clock of `time.monotonic()`.
     """
 
     probabilities: Probabilities
@@ -76,11 +78,11 @@ class Pipeline:
 
     Args:
         artifact: the model.
-        engine: computes it.
-        settings: batching and limits.
-        streams: batches computed at once.
-        decode_pool: threads that decode, shared by all models; None where the streams do.
-        max_queue_items: most images that wait for a stream.
+        engine: the engine that computes the model.
+        settings: the settings of batching and of the images that are accepted.
+        streams: how many batches are computed at once.
+        decode_pool: the threads that decode, shared by all models; None where the streams decode.
+        max_queue_items: the most images that may wait for a stream.
     """
 
     def __init__(
@@ -113,11 +115,11 @@ class Pipeline:
 
         Args:
             encoded: the whole file.
-            deadline: of `time.monotonic`.
-            limits: what is accepted, if not what the settings say.
+            deadline: when the request's time is up, on the clock of `time.monotonic()`.
+            limits: which images are accepted; None for those that the settings say.
 
         Raises:
-            ImageError: the image cannot be decoded.
+            ImageError: the image is not accepted, or cannot be decoded.
             DeadlineExceededError: the time was up before decoding or before inference.
             OverloadedError: too many images wait for a stream.
             app.inference.engine.InferenceError: the model failed on this image.
@@ -130,7 +132,7 @@ class Pipeline:
             try:
                 image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, waiting, deadline)
             except asyncio.CancelledError:
-                waiting.clear()  # the pool drops what is cancelled only when its turn comes; its bytes go now
+                waiting.clear()  # frees the image's bytes now: the pool drops a cancelled call only in its turn
                 raise
         prepared_at = time.monotonic()
         answer = await self._batcher.submit(image, deadline=deadline)
@@ -152,19 +154,19 @@ class Pipeline:
         )
 
     async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
-        """Computes the probabilities of an image that is prepared already; see `classify` for what it raises."""
+        """Computes the probabilities of pixels as the engine takes them; see `classify` for the errors."""
         height, width = pixels.shape[1:]
         image = PreparedImage(pixels, "BMP", width, height, (), started_at=0.0, decode_s=0.0, resize_s=0.0)
         return (await self._batcher.submit(image, deadline=deadline)).result.probabilities
 
     @property
     def longest_batch_s(self) -> float:
-        """Seconds that the longest of all streams has been at one image or batch; 0 if all are idle."""
+        """Seconds since the stream that is busy for longest began with its batch; 0 if all streams are idle."""
         return self._batcher.longest_running_s
 
     @property
     def failures_in_a_row(self) -> int:
-        """How many images the engine has failed on since the last one that came through."""
+        """How many images the engine has failed on since the last batch that it computed."""
         return self._batcher.failures_in_a_row
 
     @property
@@ -178,11 +180,11 @@ class Pipeline:
         return lambda: batcher.busy_streams
 
     def count_batches(self, observe: Callable[[int], None]) -> None:
-        """Tells the size of every batch from now on to `observe`, which streams call from their threads."""
+        """Calls `observe` with the size of every batch from now on, in the threads of the streams."""
         self._batcher.on_batch = observe
 
     def close(self) -> None:
-        """Computes what waits, then ends the streams. Blocks."""
+        """Computes the images that wait, then ends the streams. Blocks until then."""
         self._batcher.close()
 
     def _prepare_in_time(self, waiting: list[_Encoded | PreparedImage], deadline: float) -> PreparedImage:

@@ -1,9 +1,9 @@
-"""How a CPU engine's threads are laid out: several single-threaded streams, one of many threads, or both by turns.
+"""Thread layouts of a CPU engine: several streams of one thread, one stream of many threads, or both in turn.
 
-engine -> built for (cores + 1) x 1 and 1 x cores -> measured, busy and alone -> the one that serves
+engine -> built for (cores + 1) x 1 and 1 x cores -> each measured, busy and alone -> the one that serves
 
-Several single-threaded streams lose least to decoding and to other processes, but leave a lone request one core. Where
-all cores together are faster on a batch that is alone, `AdaptiveEngine` gives it them.
+Several streams of one thread lose least to decoding and to other processes, but a batch that is alone gets one core
+only. Where all cores together compute such a batch faster, `AdaptiveEngine` gives them to it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Final
 from app.settings import ModelSettings
 
 SPARE_STREAMS: Final = 1
-"""Single-threaded streams beyond one a core: they compute while others hand over or wait for Python's lock, which left
-two cores idle for 8 % of the time (docs/performance.md). On one core they cost small networks a fifth."""
+"""How many single-threaded streams there are beyond one for each core.
+
+They compute while others hand over their results or wait for Python's lock, which left two cores idle for 8 % of the
+time (benchmarks/NOTES.md). On one core they cost small networks a fifth.
+"""
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class ThreadLayout:
     """How many batches are computed at once, and by how many CPU threads each.
 
     Attributes:
-        streams: batches at once.
-        threads_per_stream: threads of each.
+        streams: how many batches are computed at once.
+        threads_per_stream: how many CPU threads compute each batch.
     """
 
     streams: int
@@ -36,12 +39,12 @@ class ThreadLayout:
 
 @dataclass(frozen=True)
 class MeasuredLayout:
-    """What a layout was measured to do.
+    """How fast the chosen engine was measured to be in one layout.
 
     Attributes:
-        layout: of the chosen engine.
-        images_per_s: with all streams busy.
-        lone_batch_ms: that a batch of one image takes when nothing else is computed.
+        layout: the layout that was measured.
+        images_per_s: images a second with all streams busy.
+        lone_batch_ms: milliseconds that a batch of one image takes when nothing else is computed.
     """
 
     layout: ThreadLayout
@@ -51,12 +54,12 @@ class MeasuredLayout:
 
 @dataclass(frozen=True)
 class LayoutChoice:
-    """What serves.
+    """The layout that serves.
 
     Attributes:
-        layout: of busy times.
-        lone_threads: that compute a batch when nothing else is computed.
-        measured: all that was measured; empty where there was no choice.
+        layout: the layout that computes several batches at once.
+        lone_threads: how many threads compute a batch when nothing else is computed.
+        measured: the layouts that were measured; empty where there was no choice.
     """
 
     layout: ThreadLayout
@@ -70,12 +73,12 @@ class LayoutChoice:
 
 
 def possible_layouts(settings: ModelSettings, device_type: str, *, device_count: int = 1) -> tuple[ThreadLayout, ...]:
-    """Returns the layouts that the settings leave open, the one in which engines are compared first.
+    """Returns the layouts that the settings allow. The first one is the one in which engines are compared.
 
     Args:
-        settings: streams, threads and cores.
-        device_type: such as `cpu`.
-        device_count: GPUs.
+        settings: the settings of streams, threads and cores.
+        device_type: the type of the devices as torch names it, such as `cpu`.
+        device_count: how many devices there are.
     """
     streams, threads, cores = settings.streams, settings.threads_per_stream, settings.core_count
     if device_type != "cpu":

@@ -13,12 +13,11 @@ from app.inference.engine import Precision, Probabilities, UnavailableError, che
 
 logger = logging.getLogger(__name__)
 
-
 AUTOCAST_DTYPES: Final[dict[Precision, torch.dtype]] = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def frozen_classify(artifact: Artifact, device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Returns an artifact's `classify`, frozen and channels-last, on a device."""
+    """Returns an artifact's `classify` on a device, frozen and channels-last."""
     module = artifact.module.to(device).to(memory_format=torch.channels_last)
     classify: Callable[[torch.Tensor], torch.Tensor] = torch.jit.freeze(module, preserved_attrs=["classify"]).classify
     return classify
@@ -32,13 +31,13 @@ class TorchScriptEngine:
 
     Args:
         artifact: the model.
-        device: where to compute.
-        precision: a lower one than float32 is autocast, which keeps normalisation and softmax in float32: on
-            EfficientNet-Lite0 as fast as casting all to bfloat16, and half as far from float32.
-        threads: CPU threads that compute one batch.
+        device: the device to compute on.
+        precision: the precision of the computation. One lower than float32 is autocast, which keeps normalisation and
+            softmax in float32: on EfficientNet-Lite0 as fast as casting all to bfloat16, and half as far from float32.
+        threads: how many CPU threads compute one batch.
 
     Raises:
-        UnavailableError: the device has not the precision.
+        UnavailableError: the device cannot compute in the precision.
     """
 
     name = "torchscript"
@@ -62,7 +61,7 @@ class TorchScriptEngine:
 
     def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
         """Computes probabilities; see `Engine`."""
-        if torch.get_num_threads() != self._threads:  # of the calling thread
+        if torch.get_num_threads() != self._threads:  # torch keeps this number for each calling thread
             torch.set_num_threads(self._threads)
         dtype = AUTOCAST_DTYPES.get(self.precision)
         with torch.inference_mode(), torch.autocast(self._device.type, dtype, enabled=dtype is not None):
@@ -89,8 +88,8 @@ def halving_when_out_of_memory(
     """Classifies a batch, in halves if it does not fit into the GPU's memory.
 
     Args:
-        classify: takes a batch to `(N, C)`.
-        images: the batch.
+        classify: takes N images to their probabilities `(N, C)`.
+        images: the batch of N images.
 
     Raises:
         torch.OutOfMemoryError: even one image does not fit.
