@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
-from app.errors import ArtifactError, ImageError
+from app.errors import ArtifactError, ImageError, UnknownModelError
 from app.store.manifest import MODEL_NAME_PATTERN
 from training.commands.analysis import Evaluate, Export, Report
 from training.commands.visualize import Visualize
@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(_explain_flags(str(error)))
     except ValidationError as error:
         sys.exit(f"Error: {explain(error)}")
-    except (TrainingError, ArtifactError, ImageError) as error:
+    except (TrainingError, ArtifactError, ImageError, UnknownModelError) as error:
         sys.exit(f"Error: {error}")
 
 

@@ -17,7 +17,7 @@ from app.store.manifest import MODEL_NAME_PATTERN
 class Evaluate(BaseModel):
     """Measure a published model on a folder with a folder per class."""
 
-    model: str = Field(description="NAME, its highest version, or NAME/VERSION")
+    model: str = Field(description="NAME, for the version that serves, or NAME/VERSION")
     data: Path = Field(description="The folder; its class folders are matched to the model's classes by name")
     store: Path = Field(default=Path("model_store"), description="The model store")
     output: Path | None = Field(default=None, description="Also write every figure to this JSON file")

@@ -16,7 +16,7 @@ from app.errors import ArtifactError, ImageError
 from app.images.decode import MIN_DETAIL, decode
 from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
-from app.store.publishing import published_versions
+from app.store.model_store import ModelStore, split_reference
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
 
@@ -44,15 +44,17 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
     Folders are matched to the model's classes by name, never by position; classes without a folder are fine.
 
     Args:
-        model: `NAME`, its highest version, or `NAME/VERSION`.
-        folder: with a folder per class.
+        model: `NAME` or `NAME/VERSION`. A name alone means the version that serves: the pinned one, or
+            the highest if none is pinned.
+        folder: the folder that holds a folder of images for each class.
         store_root: the model store.
 
     Raises:
-        ArtifactError: there is no such model, or it cannot be loaded.
+        UnknownModelError: there is no such model or version.
+        ArtifactError: the reference, the pin or the artifact is damaged.
         DataError: a folder is not a class of the model, or no image can be read.
     """
-    version_folder = find_version(model, store_root)
+    version_folder = ModelStore(store_root).resolve(*split_reference(model))
     manifest = Manifest.read(version_folder)
     files = _labelled_files(folder, manifest)
     try:
@@ -78,24 +80,6 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
         raise DataError(f"None of the {len(files)} files in {folder} can be read; the first: {unreadable[0][1]}")
     metrics = measure(torch.cat(probabilities), torch.tensor(labels), manifest.class_names)
     return PublishedEvaluation(manifest, metrics, tuple(unreadable))
-
-
-def find_version(model: str, store_root: Path) -> Path:
-    """Returns the folder of `NAME` (the highest version) or `NAME/VERSION`.
-
-    Raises:
-        ArtifactError: there is none; the sentence names those that there are.
-    """
-    name, _, version = model.partition("/")
-    versions = published_versions(store_root / name) if name else []
-    if not versions:
-        names = [entry.name for entry in store_root.iterdir()] if store_root.is_dir() else []
-        known = ", ".join(sorted(entry for entry in names if published_versions(store_root / entry))) or "none"
-        raise ArtifactError(f"There is no model {name!r} in {store_root}. Published there: {known}.")
-    if version and version not in map(str, versions):
-        known = ", ".join(map(str, versions))
-        raise ArtifactError(f"Model {name!r} has no version {version!r}. Published: {known}.")
-    return store_root / name / (version or str(versions[-1]))
 
 
 def _labelled_files(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:

@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 import training.__main__ as command_line
-from app.errors import ArtifactError
+from app.errors import UnknownModelError
 from app.store.manifest import Manifest, TrainingData
+from app.store.model_store import PIN_FILE, ModelStore
 from app.store.publishing import published_versions
 from training.data.prepared import prepare_data
 from training.errors import DataError, RunError
@@ -42,18 +43,27 @@ def _png(colour: tuple[int, int, int]) -> bytes:
     return encoded.getvalue()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    predictor = Predictor(BrightestChannel(), list(COLOURS), image_size=8, mean=[0.5] * 3, std=[0.5] * 3)
-    provenance = Provenance(architecture="brightest", training_data=TrainingData(name="colours"))
+class DarkestChannel(nn.Module):
+    """Is always wrong about red, green and blue."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return -8 * x.mean(dim=(2, 3))
+
+
+def _publish(model: nn.Module, store_root: Path) -> None:
     export(
-        predictor,
-        store_root=tmp_path / "store",
+        Predictor(model, list(COLOURS), image_size=8, mean=[0.5] * 3, std=[0.5] * 3),
+        store_root=store_root,
         name="colours",
         golden_images=[_png((200, 20, 20))],
-        provenance=provenance,
+        provenance=Provenance(architecture="brightest", training_data=TrainingData(name="colours")),
         onnx=False,
     )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    _publish(BrightestChannel(), tmp_path / "store")
     return tmp_path / "store"
 
 
@@ -110,6 +120,21 @@ def test_folders_are_matched_to_classes_by_name_never_by_position(store: Path, p
     assert [row.image_count for row in evaluation.metrics.classes] == [3, 0, 3]
 
 
+def test_name_alone_means_the_version_that_serves(store: Path, photos: Path) -> None:
+    _publish(DarkestChannel(), store)
+
+    def measured(model: str) -> tuple[int, float]:
+        evaluation = evaluate_published(model, photos, store_root=store)
+        return evaluation.manifest.version, evaluation.metrics.accuracy
+
+    assert measured("colours") == (2, 0.0)
+    ModelStore(store).pin("colours", 1)
+    assert measured("colours") == (1, 1.0)
+    assert measured("colours/2") == (2, 0.0)
+    ModelStore(store).unpin("colours")
+    assert measured("colours") == (2, 0.0)
+
+
 def test_unreadable_file_is_listed_and_left_out(store: Path, photos: Path) -> None:
     (photos / "red" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     (photos / "red" / ".hidden").write_bytes(b"")
@@ -125,13 +150,30 @@ def test_unknown_class_is_an_error_with_the_nearest_name(store: Path, photos: Pa
 
 
 @pytest.mark.parametrize(
-    ("model", "sentence"), [("colors", "Published there: colours"), ("colours/7", "has no version '7'. Published: 1")]
+    ("model", "sentence"),
+    [("colors", "Published there: colours"), ("colours/7", r"has no version 7\. Published versions: 1")],
 )
 def test_unknown_model_is_an_error_that_names_those_that_there_are(
     store: Path, photos: Path, model: str, sentence: str
 ) -> None:
-    with pytest.raises(ArtifactError, match=sentence):
+    with pytest.raises(UnknownModelError, match=sentence):
         evaluate_published(model, photos, store_root=store)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("colours/7", r"Error: Model 'colours' has no version 7\."),
+        ("colours/new", r"Error: 'colours/new' is neither NAME, NAME/VERSION"),
+        ("colours", r"Error: .*pinned holds 'one', not a version"),
+    ],
+)
+def test_evaluate_command_says_why_a_model_cannot_be_measured(
+    store: Path, photos: Path, model: str, sentence: str
+) -> None:
+    (store / "colours" / PIN_FILE).write_text("one")
+    with pytest.raises(SystemExit, match=sentence):
+        command_line.main(["evaluate", "--model", model, "--data", str(photos), "--store", str(store)])
 
 
 def test_folder_without_images_is_an_error(store: Path, tmp_path: Path) -> None:
