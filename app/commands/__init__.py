@@ -2,8 +2,8 @@
 
 predict.py -> classify files without a server
 models.py -> list, pin, unpin and prune the published models
-keys.py -> make API keys and signing keys, sign a model
+keys.py -> make API keys and signing keys, and sign a model
 bench/ -> measure a model on this machine, from decoding to HTTP
 
-May import every other package of `app` but `server`; only `__main__` imports it.
+May import every other package of `app` except `server`. Only `__main__` imports it.
 """

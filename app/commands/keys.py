@@ -1,4 +1,4 @@
-"""The commands that make API keys, signing keys and signatures. They need no running service."""
+"""The commands `new-key`, `new-signing-key` and `sign`: they make keys and signatures, without a running service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliPositionalArg
 
 from app.api.keys import KeyFileError, new_key
 from app.settings import StoreSettings
-from app.store.model_store import ModelStore
+from app.store.model_store import ModelStore, split_reference
 
 
 class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_case=True):
@@ -62,10 +62,9 @@ class Sign(StoreSettings, cli_prog_name="image-predictor sign"):
         """Runs the command."""
         from app.store.signing import read_private_key, sign_version
 
-        name, _, version = self.reference.partition("/")
-        if version and not version.isdecimal():
-            raise KeyFileError(f"{self.reference!r} is neither NAME nor NAME/VERSION.")
+        name, version = split_reference(self.reference)
         key = read_private_key(self.private_key)
         store = ModelStore(self.model_store)
-        newest = next(iter(reversed(store.versions(name))), None)
-        print(f"Signed: {sign_version(store.resolve(name, int(version) if version else newest), key)}")
+        if version is None:  # the newest one, not the pinned one: what was just published is to be signed
+            version = max(store.versions(name), default=None)
+        print(f"Signed: {sign_version(store.resolve(name, version), key)}")

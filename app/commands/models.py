@@ -1,4 +1,4 @@
-"""The model store, as a table for people."""
+"""The commands `models`, `pin`, `unpin` and `prune`: they list the published models and choose versions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from app.store.signatures import TrustedKeys
 
 
 def print_models(store_root: Path) -> None:
-    """Prints every published version, newest first, and which one is pinned; damage is told in its row."""
+    """Prints a table of every published version, the highest first. The row of a damaged one says what is wrong.
+
+    Args:
+        store_root: the folder of the model store.
+    """
     store = ModelStore(store_root)
     table = Table("Model", "Version", "Published", "Architecture", "Classes", "Metrics", "Megabytes")
     for name in store.names():

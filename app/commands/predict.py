@@ -1,4 +1,7 @@
-"""Classification without a server: files and folders -> the same pipeline -> a table, or JSON lines for machines."""
+"""The command `predict`: classifies files without a server.
+
+files and folders -> the pipeline of the service -> a table for people, or JSON lines for machines
+"""
 
 from __future__ import annotations
 
@@ -29,20 +32,23 @@ _FILES_AT_ONCE_PER_CORE = 4  # keeps decoders and streams busy, and a bounded nu
 
 
 class UnreadableFileError(PredictorError):
-    """A file that the system does not let us read."""
+    """A file that is not there, cannot be read, or cannot be used."""
 
     code = "unreadable_file"
 
 
 class FileResult(NamedTuple):
-    """What came of one file: a prediction or an error."""
+    """The outcome for one file: a prediction or an error."""
 
     path: Path
     outcome: Prediction | PredictorError
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Returns the files given, and from the folders given (and below) those named as images are, sorted.
+    """Returns the files to classify.
+
+    Args:
+        paths: files, and folders. The files with an image's suffix in a folder and below it are taken, sorted.
 
     Raises:
         UnreadableFileError: a path does not exist.
@@ -59,7 +65,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 
 
 def predict_files(settings: ModelSettings, paths: Sequence[Path], *, top_k: int, as_json: bool) -> bool:
-    """Classifies files, and prints what came out in their order.
+    """Classifies files and prints the outcomes in the order of the files.
+
+    Args:
+        settings: which model to use, and how. Only its first model is used.
+        paths: files and folders; see `find_images`.
+        top_k: how many classes to show for each image.
+        as_json: whether to print a line of JSON for each file instead of a table.
 
     Returns:
         whether every file was classified.

@@ -203,7 +203,7 @@ def _draft(image: Image.Image, min_shorter_side: int) -> int:
 
 
 def _on_white_screen(gif: GifImagePlugin.GifImageFile, rgb: Image.Image, adjustments: list[Adjustment]) -> Image.Image:
-    """Paints white what a GIF's first frame leaves free of its screen. Pillow fills it with a colour of the palette."""
+    """Paints the screen around a GIF's first frame white. Pillow fills it with the palette's first colour."""
     frame = gif.dispose_extent
     if frame is None or frame == (0, 0, *rgb.size):
         return rgb

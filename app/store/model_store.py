@@ -270,5 +270,5 @@ def split_reference(reference: str) -> tuple[str, int | None]:
     """
     name, _, version = reference.partition("/")
     if version and not version.isdecimal():
-        raise ArtifactError(f"{reference!r} is neither NAME, NAME/VERSION nor the path of a .pt file.")
+        raise ArtifactError(f"{reference!r} is neither NAME nor NAME/VERSION. A TorchScript file ends in .pt.")
     return name, int(version) if version else None

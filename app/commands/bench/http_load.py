@@ -1,6 +1,6 @@
-"""Load over HTTP on a server of this machine, for `bench`: connections that each wait for their answer before they ask.
+"""Starts the service in a process of its own, and sends it images over HTTP in a closed loop.
 
-images -> one task a connection: POST /predict, read the answer, again -> requests/s and latencies
+images -> a task for each connection: POST /predict, read the answer, and again -> requests/s and latencies
 """
 
 from __future__ import annotations
@@ -34,10 +34,14 @@ class LoadError(PredictorError):
 
 @contextmanager
 def own_server(settings: ModelSettings, *, start_timeout_s: float = 120) -> Iterator[str]:
-    """Starts `serve` with the same settings in a process of its own; yields its URL once it is ready.
+    """Starts `serve` in a process of its own, and yields its URL once it is ready.
+
+    Args:
+        settings: the settings of the model to serve.
+        start_timeout_s: how many seconds the service may take until it is ready.
 
     Raises:
-        LoadError: it ended, or was not ready in time; with the last lines of its log.
+        LoadError: the service ended, or was not ready in time. The last lines of its log are in the message.
     """
     chosen = {name: getattr(settings, name) for name in ModelSettings.model_fields}
     given = {f"PREDICTOR_{name.upper()}": str(value) for name, value in chosen.items() if value is not None}
@@ -92,19 +96,19 @@ def _last_lines(log: Path) -> str:
 async def closed_loop(
     url: str, images: Sequence[bytes], *, connections: int, seconds: float
 ) -> tuple[float, list[float]]:
-    """Posts images to `/predict` for a while.
+    """Sends images to `/predict` for a while.
 
     Args:
-        url: of the server.
-        images: sent in turn.
-        connections: kept open; each waits for its answer before it sends again.
-        seconds: how long, and until there is an answer.
+        url: the server's URL.
+        images: the images, sent in turn.
+        connections: how many connections are kept open. Each waits for its answer before it sends the next image.
+        seconds: how long to send. It takes longer if there is no answer until then.
 
     Returns:
-        requests a second, and the latency of each request in seconds.
+        the requests a second, and the latency of each request in seconds.
 
     Raises:
-        LoadError: an answer was not 200.
+        LoadError: an answer had another status than 200.
     """
     address = urlsplit(url)
     upcoming = itertools.cycle(images)

@@ -1,4 +1,4 @@
-"""What a model does on this machine, step by step, and what limits it: `python -m app bench`.
+"""The command `bench`: measures a model on this machine step by step, and says what limits it.
 
 images -> decode | resize | engines by layout and batch | the pipeline | over HTTP -> a table, the limit, the settings
 """
@@ -47,12 +47,13 @@ def bench(settings: ModelSettings, paths: Sequence[Path], *, seconds: float) -> 
     """Measures the first model of the settings and prints what was found.
 
     Args:
-        settings: as of the service to be.
-        paths: images, and folders of them; without any, the model's golden examples.
-        seconds: of decoding and of each loop; engines get half as long. What it is doing is told on the standard error.
+        settings: the settings of the service to measure.
+        paths: image files, and folders of them. Without any, the model's golden images are used, or else a made-up
+            photo.
+        seconds: how long decoding and each loop of requests is measured. Each engine is measured half as long.
 
     Raises:
-        UnreadableFileError: a path does not exist, or is no image that can be decoded.
+        UnreadableFileError: a path does not exist, or is not an image that can be decoded.
         NotReadyError: the model cannot be used.
         LoadError: the service did not start.
     """
@@ -98,7 +99,7 @@ async def _measure(
     for count in at_once:
         say(f"Measuring all steps in this process, {count} at once")
         pipeline.append(await _pipeline_loop(model, images, count, seconds))
-    await asyncio.to_thread(model.pipeline.close)  # so that it takes nothing from the server
+    await asyncio.to_thread(model.pipeline.close)  # so that it takes no cores from the server
     say("Starting the service in a process of its own")
     http = []
     # The engine has been chosen: choosing it again would take as long as all that is measured here.
@@ -118,7 +119,7 @@ async def _measure(
 def _decode_and_resize(
     artifact: Artifact, images: Sequence[bytes], settings: ModelSettings, seconds: float
 ) -> tuple[float, float]:
-    """Returns the median milliseconds of each on one thread."""
+    """Returns the median milliseconds that decoding takes on one thread, and those that resizing takes."""
     decode_s, resize_s = [], []
     until = time.perf_counter() + seconds
     for number, encoded in enumerate(itertools.cycle(images)):
@@ -133,7 +134,7 @@ def _decode_and_resize(
 def _engine_rates(
     model: ServedModel, settings: ModelSettings, seconds: float, say: Callable[[str], None]
 ) -> Iterator[EngineRate]:
-    """Measures every engine in the first layout; the chosen one in the others, and in a lower precision, too."""
+    """Measures every engine in the first layout, and the chosen one also in the others and in a lower precision."""
     artifact, devices = model.artifact, resolve_devices(settings.device)
     first, *others = possible_layouts(settings, devices[0].type, device_count=len(devices))
     chosen = {"engine": model.engine.name}
@@ -180,7 +181,12 @@ def _loop(at_once: int, images_per_s: float, latencies_s: Sequence[float]) -> Lo
 
 
 def synthetic_photo(width: int = 640, height: int = 480) -> bytes:
-    """Returns a JPEG that costs what a photo costs: soft shapes and some noise."""
+    """Returns a JPEG of soft shapes and some noise, which takes as long to decode as a photo.
+
+    Args:
+        width: the width in pixels.
+        height: the height in pixels.
+    """
     generator = np.random.default_rng(0)
     small = Image.fromarray(generator.integers(0, 256, (height // 40, width // 40, 3), dtype=np.uint8))
     soft = np.asarray(small.resize((width, height), Image.Resampling.BICUBIC)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""What `bench` has found, for people: a table, what limits the model here, and the settings to use.
+"""Says what `bench` has found: a table, what limits the model on this machine, and the settings to use.
 
 Findings -> table, conclusions
 """
@@ -19,14 +19,14 @@ _OVERHEAD_LIMIT: Final = 0.75  # of the rate without HTTP: below it, HTTP costs 
 
 @dataclass(frozen=True)
 class EngineRate:
-    """Images a second of an engine alone.
+    """How fast an engine is on its own, without decoding.
 
     Attributes:
-        engine: its name.
-        precision: of the computation.
-        layout: of its threads.
-        batch_size: of every batch.
-        images_per_s: all streams busy.
+        engine: the engine's name.
+        precision: the precision of the computation.
+        layout: how the engine's threads are laid out.
+        batch_size: how many images each batch has.
+        images_per_s: images a second with all streams busy.
     """
 
     engine: str
@@ -37,20 +37,20 @@ class EngineRate:
 
     @property
     def options(self) -> str:
-        """The settings that give this."""
+        """The options of the command line that choose this engine."""
         layout = f"--streams {self.layout.streams} --threads-per-stream {self.layout.threads_per_stream}"
         return f"--engine {self.engine} --precision {self.precision} {layout}"
 
 
 @dataclass(frozen=True)
 class Loop:
-    """A closed loop of requests.
+    """A closed loop of requests: each client waits for its answer before it sends the next image.
 
     Attributes:
-        at_once: requests under way.
-        images_per_s: answered.
-        p50_ms: the median latency.
-        p99_ms: the latency that 1 in 100 exceeds.
+        at_once: how many requests are under way at once.
+        images_per_s: images that are answered in a second.
+        p50_ms: the median latency in milliseconds.
+        p99_ms: the latency in milliseconds that 1 request in 100 exceeds.
     """
 
     at_once: int
@@ -64,12 +64,12 @@ class Findings:
     """All that was measured.
 
     Attributes:
-        decode_ms: of an image, on one thread; the median.
-        resize_ms: likewise; 0 for a model that resizes by itself.
-        engines: alone.
-        pipeline: decode, resize and inference in one process.
-        http: the whole service.
-        cores: that were used.
+        decode_ms: milliseconds to decode an image on one thread; the median.
+        resize_ms: milliseconds to resize an image on one thread; the median, and 0 for a model that resizes by itself.
+        engines: the rates of the engines alone.
+        pipeline: loops of decoding, resizing and inference in one process, one request at a time first.
+        http: loops through the whole service over HTTP, one request at a time first.
+        cores: how many cores were used.
         has_gpu: whether a GPU computed.
     """
 
@@ -83,7 +83,7 @@ class Findings:
 
 
 def table(findings: Findings, title: str) -> Table:
-    """Returns the figures, in the order in which an image meets the steps."""
+    """Returns a table of the figures, in the order of the steps that an image takes."""
     rows = Table("Step", "How", "Images/s", "p50 ms", "p99 ms", title=title, caption=_CAPTION)
     rows.add_row("decode", "one thread", _figure(1000 / findings.decode_ms), f"{findings.decode_ms:.2f}", "")
     if findings.resize_ms:
@@ -99,7 +99,7 @@ def table(findings: Findings, title: str) -> Table:
 
 
 def conclusions(findings: Findings) -> list[str]:
-    """Returns what the figures mean: what the service does, the limit, and the settings to use."""
+    """Returns sentences that say what the figures mean: the service's rate, what limits it, and the settings to use."""
     same_precision = [each for each in findings.engines if each.precision == findings.engines[0].precision]
     best = max(same_precision, key=lambda each: each.images_per_s)
     alone, busy = findings.http[0], findings.http[-1]
