@@ -61,7 +61,7 @@ def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) ->
         adjustments.append("16_bit_to_8_bit")
     colour, alpha = _split_alpha(image, bit_depth)
     if colour.mode == "YCbCr":
-        colour = colour.convert("RGB")  # which is what a profile beside YCbCr describes
+        colour = colour.convert("RGB")  # a profile beside YCbCr describes RGB
     profile = image.info.get("icc_profile")
     if profile is None and "icc_profile" in image.info:
         adjustments.append("icc_ignored")  # Pillow found a profile that it could not put together
@@ -84,7 +84,7 @@ def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image
         grey, alpha = _from_16_bits(image, bit_depth, key)
         return grey, alpha
     if image.mode == "P" and key is None:
-        # A palette may itself carry alpha (Pillow allows it), which only the conversion tells.
+        # A palette may itself have alpha (Pillow allows it). Only the conversion shows it.
         palette_has_alpha = image.palette is not None and image.palette.mode.endswith("A")
         image = image.convert("RGBA" if palette_has_alpha else "RGB")
     elif image.mode in {"P", "PA", "RGBa"}:

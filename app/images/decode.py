@@ -123,7 +123,7 @@ def decode(
             if scale > 1:
                 adjustments.append(_SCALED[scale])
         bit_depth = bit_depth_of(image)
-        # Pillow announces a TIFF's size as it is upright, turns it while loading, and hides the tag then.
+        # Pillow announces a TIFF's upright size. It turns the image while loading it, and then hides the tag.
         turned_while_loading = image_format == "TIFF" and _orientation(image) != 1
         image.load()
         orientation = _orientation(image)  # only now is a PNG's known: the tag may follow the pixels

@@ -15,7 +15,7 @@ def recognise(head: bytes) -> ImageFormat | None:
         return "WEBP"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
-    # "BM" alone begins many a text; the size of the header that follows tells a bitmap.
+    # A text may begin with "BM" too. In a bitmap, the size of the header follows.
     if head[:2] == b"BM" and int.from_bytes(head[14:18], "little") in {12, 16, 40, 52, 56, 64, 108, 124}:
         return "BMP"
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):

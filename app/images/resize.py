@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.images.decode import DecodedImage
 
-# torch begins at the image's corner, and computes what lies before the crop: of long images, too much.
+# torch computes from the image's corner on, the part before the crop included. For long images that is too much.
 _MAX_TORCH_RATIO: Final = 4
 
 
@@ -39,7 +39,7 @@ def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, e
     by_torch = (
         (image.scale > 1 or not exact)
         and longer <= _MAX_TORCH_RATIO * shorter
-        # Where the image does not begin at a decoded pixel's edge, only Pillow can begin there.
+        # An image that begins between the edges of decoded pixels can only be resized by Pillow.
         and image.offset == (0.0, 0.0)
     )
     crop = _by_torch(image, resize_size, image_size) if by_torch else _by_pillow(image, resize_size, image_size)
@@ -82,9 +82,9 @@ def _by_pillow(image: DecodedImage, resize_size: int, image_size: int) -> torch.
     if image.height <= image.width:
         crop = _resize(image.pixels, (image_size, image_size), (left, top, right, bottom))
     else:
-        # Pillow resizes horizontally first, as the definition does, but tall images since 12.x vertically first
-        # (https://github.com/python-pillow/Pillow/pull/9549), and rounds in between. Two calls leave it no choice: the
-        # first copies the rows that the second needs.
+        # The definition resizes horizontally first. So does Pillow, but since 12.x it resizes tall images vertically
+        # first (https://github.com/python-pillow/Pillow/pull/9549), and it rounds in between. Two calls leave it no
+        # choice: the first one copies the rows that the second one needs.
         support = max((bottom - top) / image_size, 1.0)
         first_row = max(int(top - support), 0)
         last_row = min(int(bottom + support) + 1, image.pixels.height)

@@ -25,7 +25,8 @@ Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 # A stream that has prepared items for this long computes them, rather than let them wait for the next one. With a few
-# items it stops sooner: only small networks gain by more, whose images are prepared in no time (benchmarks/NOTES.md).
+# items it stops sooner. Larger batches help only small networks, for which many images are prepared in that time
+# (benchmarks/NOTES.md).
 _MAX_PREPARATION_S: Final = 0.02
 _FEW: Final = 4
 _MAX_PREPARATION_OF_MORE_S: Final = 0.0025

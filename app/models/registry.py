@@ -178,7 +178,7 @@ class Registry:
 
     async def remove(self, deployments: Iterable[Deployment]) -> None:
         """Stops serving models. Their memory is freed when the requests inside them have ended."""
-        async with self._loading:  # one that is being replaced would come back
+        async with self._loading:  # otherwise a model that is being replaced would come back
             for deployment in deployments:
                 self._remove(deployment)
 

@@ -17,7 +17,7 @@ from app.errors import ArtifactError
 MODEL_FILE = "model.pt"
 """The model as TorchScript."""
 # TorchScript is deprecated upstream, and every call warns of it. It is the artifact's format by design
-# (docs/artifact.md), so whoever reads or writes an artifact has the warnings off by importing this module.
+# (docs/artifact.md). All that reads or writes an artifact imports this module, which switches the warnings off.
 warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not supported)")
 
 ONNX_FILE = "model.onnx"

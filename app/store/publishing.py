@@ -56,7 +56,8 @@ def publish(store_root: Path, name: str, write: Callable[[Path, int], Manifest])
     folder = store_root / name
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder):
-        for leftover in folder.glob(TEMPORARY_PREFIX + "*"):  # of a publisher that was killed: we hold the lock
+        # We hold the lock, so a temporary folder was left by a publisher that was killed.
+        for leftover in folder.glob(TEMPORARY_PREFIX + "*"):
             shutil.rmtree(leftover, ignore_errors=True)
         version = max(published_versions(folder), default=0) + 1
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder))

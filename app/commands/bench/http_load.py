@@ -78,7 +78,7 @@ def _ready_url(log: Path) -> str | None:
         error.close()
         if any(model["state"] == "failed" for model in _models(url)):  # and never will be
             raise LoadError(_last_lines(log)) from None
-        return None  # the workers are being changed
+        return None  # the service is changing its workers
     return url
 
 
