@@ -14,9 +14,8 @@ from torch.nn.functional import affine_grid, grid_sample
 from torchvision.transforms import v2
 
 from training.config.settings import TrainConfig
-from training.data.statistics import Statistics
+from training.data.statistics import Statistics, grey
 
-_LUMA = (0.299, 0.587, 0.114)
 # Zhong et al. 2017, "Random Erasing" (https://arxiv.org/abs/1708.04896): the part of the area, and the aspect ratio.
 _ERASED_AREA = (0.02, 0.33)
 _ERASED_RATIO = (0.3, 3.3)
@@ -140,8 +139,8 @@ def colour_jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
     mean = images.mean(dim=(1, 2, 3), keepdim=True)
     images = mean + (images - mean) * contrast
     if images.shape[1] == 3:
-        grey = (images * torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        images = grey + (images - grey) * saturation
+        luma = grey(images)
+        images = luma + (images - luma) * saturation
     return images.clamp(0, 1)
 
 

@@ -15,9 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from app.images.decode import MIN_DETAIL
 from app.images.resize import resize_and_crop
 from training.data.sources import Source
-
-# ITU-R BT.601 luma, as the Predictor computes grey.
-_LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+from training.data.statistics import grey
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Images, uint8 `(B, C, R, R)`, and labels, int64 `(B,)`."""
@@ -89,7 +87,7 @@ class PixelStore(Dataset[Batch]):
         rgb = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)  # (3, R, R)
         if self.channels == 3:
             return rgb
-        return (rgb * _LUMA).sum(0, keepdim=True).round().to(torch.uint8)  # (1, R, R)
+        return grey(rgb).round().to(torch.uint8)  # (1, R, R)
 
 
 def epoch_order(

@@ -13,6 +13,8 @@ import torch
 # https://docs.pytorch.org/vision/stable/models.html: what torchvision's and most of timm's weights were trained with.
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# ITU-R BT.601: the grey of Pillow's convert("L") and of the `Predictor`, which has its own, as it is scripted.
+LUMA = (0.299, 0.587, 0.114)
 # A channel that never varies, as in pictures of one colour, must not be divided by zero.
 MIN_STD = 1 / 255
 
@@ -22,6 +24,12 @@ class Statistics(NamedTuple):
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+
+def grey(images: torch.Tensor) -> torch.Tensor:
+    """Returns the luma of RGB images, uint8 or float `(..., 3, H, W)`, as float `(..., 1, H, W)` in the same range."""
+    weights = torch.tensor(LUMA, device=images.device).view(3, 1, 1)
+    return (images * weights).sum(-3, keepdim=True)
 
 
 def channel_statistics(batches: Iterable[torch.Tensor]) -> Statistics:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 
 from tests.support.images import Pixels
-from training.data.statistics import MIN_STD, channel_statistics
+from training.data.statistics import LUMA, MIN_STD, channel_statistics
+from training.export.predictor import Predictor
 
 
 def test_streaming_equals_all_at_once(cat: Pixels) -> None:
@@ -19,3 +21,8 @@ def test_streaming_equals_all_at_once(cat: Pixels) -> None:
 
 def test_images_of_one_colour_can_be_normalised() -> None:
     assert channel_statistics([torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)]).std == (MIN_STD,)
+
+
+def test_grey_is_the_predictors() -> None:
+    predictor = Predictor(nn.Identity(), ["a"], image_size=4, mean=[0.5], std=[0.5])
+    assert torch.equal(predictor.luma.flatten(), torch.tensor(LUMA))
