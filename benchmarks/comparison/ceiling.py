@@ -1,9 +1,9 @@
-"""The in-process ceiling: decode, resize and classify on all cores, in one process, with no HTTP.
+"""Measures the ceiling of a service on this machine: decode, resize and classify in one process, without HTTP.
 
 python -m benchmarks.comparison.ceiling --store STORE --model imagenet --image photo.jpg
 
 Each thread takes an image from bytes to probabilities in a loop. Engines, streams, threads and batch sizes are tried
-briefly; the best is measured. Prints JSON.
+briefly, and the best are measured for longer. It prints JSON.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _BATCH_SIZES = (1, 4, 8)
 
 @dataclass(frozen=True)
 class Ceiling:
-    """What the machine can do.
+    """What the machine can do without HTTP.
 
     Attributes:
-        images_per_s: with the best setting, all cores busy.
-        setting: that one.
-        latency_ms: of one image at a time, with the setting that is best for that; the median.
-        latency_setting: that one.
+        images_per_s: images a second in the best setting, with all cores busy.
+        setting: the setting that gives the most images a second.
+        latency_ms: milliseconds for one image at a time in the quickest setting; the median.
+        latency_setting: the setting that takes the least time for one image.
     """
 
     images_per_s: float
@@ -78,7 +78,14 @@ def main() -> None:
 
 
 def measure(artifact: Artifact, encoded: bytes, candidates: list[_Candidate], seconds: float) -> Ceiling:
-    """Tries the candidates with several batch sizes and measures the best; of latency likewise."""
+    """Tries each candidate briefly, then measures the one with the most images a second and the quickest one.
+
+    Args:
+        artifact: the model.
+        encoded: the image to classify, as a file's bytes.
+        candidates: the engines to try. Their rate is tried with several batch sizes.
+        seconds: how long the best rate is measured. The latency is measured half as long.
+    """
     classify = {candidate: _whole_way(artifact, candidate.engine) for candidate in candidates}
 
     def rate(setting: tuple[_Candidate, int], seconds: float) -> float:
@@ -111,12 +118,14 @@ def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
             twin, class_count=len(artifact.class_names), precision=precision, streams=streams, threads=threads
         )
         candidates.append(_Candidate(openvino, streams, threads))
-    # The slower engine (docs/performance.md), in the layout that suits it best.
+    # TorchScript is slower (benchmarks/NOTES.md). Only the layout that suits it best is tried.
     torchscript = TorchScriptEngine(artifact, torch.device("cpu"), precision=precision)
     return [*candidates, _Candidate(torchscript, cores, 1)]
 
 
 def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]], object]:
+    """Returns a function that takes a batch of encoded images to their probabilities."""
+
     def classify(batch: Sequence[bytes]) -> object:
         return engine([prepare(encoded, artifact, engine.precision, DEFAULT_LIMITS).pixels for encoded in batch])
 
@@ -124,7 +133,7 @@ def _whole_way(artifact: Artifact, engine: Engine) -> Callable[[Sequence[bytes]]
 
 
 def _latency_s(step: Callable[[], object], seconds: float) -> float:
-    """Returns the median seconds of a step, one at a time."""
+    """Returns the median seconds that a step takes, when one follows the other."""
     step()
     latencies: list[float] = []
     ends_at = time.perf_counter() + seconds
