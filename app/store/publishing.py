@@ -1,7 +1,7 @@
 """Writes into the store: a version of a model, or a single file, appears whole or not at all.
 
 publish: lock the model's folder -> write into a temporary folder in it -> hash -> fsync -> rename to the next version
-write_atomically: write a temporary file beside the one it replaces -> fsync -> rename
+write_atomically, open_atomically: write a temporary file beside the one it replaces -> fsync -> rename
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, FileEntry, Manifest
 
@@ -92,24 +93,43 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Writes or replaces a file. A reader sees the old content or the new, never a part, even after a crash.
-
-    Every user may read the file, whatever the umask: the service may run as another user than the publisher. A writer
-    whose new content depends on the old one must hold `locked`.
+    """Writes or replaces a file, as `open_atomically` does, with content that is already in memory.
 
     Args:
         path: the file. Its folder must exist.
         content: all that the file is to hold.
 
     Raises:
+        OSError: as `open_atomically` raises it.
+    """
+    with open_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file to write or replace it. A reader sees the old content or the new, never a part, even after a crash.
+
+    The content takes its place when the block ends. If the block raises, the old content stays.
+
+    Every user may read the file, whatever the umask: the service may run as another user than the publisher. A writer
+    whose new content depends on the old one must hold `locked`.
+
+    Args:
+        path: the file. Its folder must exist.
+
+    Yields:
+        the temporary file beside it, which is open for writing and empty.
+
+    Raises:
         OSError: the disk is full, or the folder cannot be written. The old content is still there and no temporary
             file is left; if only syncing the folder failed, the new content is there, but a crash may undo it.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_temporary_prefix(path), dir=path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fchmod(file.fileno(), 0o644)  # mkstemp gives 0o600
             os.fsync(file.fileno())
@@ -118,6 +138,24 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         raise
     _fsync(path.parent)
+
+
+def delete_leftovers(path: Path) -> None:
+    """Deletes the temporary files of writers of a file that were killed. No other writer may be at work on it.
+
+    Args:
+        path: the file. Its folder must exist.
+
+    Raises:
+        OSError: the folder cannot be read or written.
+    """
+    for entry in path.parent.iterdir():
+        if entry.name.startswith(_temporary_prefix(path)):
+            entry.unlink(missing_ok=True)
+
+
+def _temporary_prefix(path: Path) -> str:
+    return f".{path.name}-"
 
 
 def _fsync(path: Path) -> None:

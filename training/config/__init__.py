@@ -3,5 +3,5 @@
 settings.py -> every setting, checked
 file.py -> YAML files and overrides of the command line
 
-May import `errors` only.
+May import `errors`; of `app`, `store`.
 """

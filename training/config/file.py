@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from app.store.publishing import write_atomically
 from training.config.settings import TrainConfig
 from training.errors import ConfigError
 
@@ -89,9 +90,13 @@ def explain(error: ValidationError) -> str:
 
 
 def save_config(config: TrainConfig, path: Path) -> None:
-    """Writes a configuration that `load_config` reads back as it was."""
+    """Writes a configuration that `load_config` reads back as it was.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     settings = config.model_dump(mode="json")
-    path.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_atomically(path, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).encode())
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -8,5 +8,5 @@ pixel_store.py -> decoded pixels in memory, and batches of them
 prepared.py -> all of it for one configuration
 augment.py -> random changes of training images
 
-May import `config` and `errors`; of `app`, `images`.
+May import `config` and `errors`; of `app`, `images` and `store`.
 """

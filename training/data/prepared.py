@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from app.images.decode import MIN_DETAIL
+from app.store.publishing import write_atomically
 from training.config.settings import DataSettings, TrainConfig
 from training.data.pixel_store import PixelStore
 from training.data.scan import Scan, duplicates, scan
@@ -136,6 +137,6 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
             warnings.append(f"The {name} split has no image of {source.class_names[min(missing)]!r}.")
     if split_path is not None and run_folder is not None and not split_path.is_file():
         content = {**found.to_json(), "warnings": warnings, "split": {name: len(split[name]) for name in SPLIT_NAMES}}
-        (run_folder / SCAN_FILE).write_text(json.dumps(content, ensure_ascii=False, indent=2), encoding="utf-8")
+        write_atomically(run_folder / SCAN_FILE, json.dumps(content, ensure_ascii=False, indent=2).encode())
         save_split(split, source, split_path)
     return PreparedData(config, source, found, split, tuple(warnings))

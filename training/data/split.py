@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.store.publishing import write_atomically
 from training.data.scan import Scan
 from training.data.sources import Source, SplitName
 from training.errors import DataError, RunError
@@ -90,7 +91,7 @@ def save_split(split: Split, source: Source, path: Path) -> None:
     content: dict[str, object] = {"class_names": source.class_names}
     for name in SPLIT_NAMES:
         content[name] = [[source.identifier(index), source.class_names[source.labels[index]]] for index in split[name]]
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=0), encoding="utf-8")
+    write_atomically(path, json.dumps(content, ensure_ascii=False, indent=0).encode())
 
 
 def load_split(source: Source, path: Path) -> Split:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 from torch.nn import functional
 
+from app.store.publishing import open_atomically, write_atomically
 from training.data.prepared import EvaluationBatch, PreparedData, prepare_data
 from training.errors import RunError
 from training.evaluation.calibration import Calibration, fit_temperature
@@ -114,7 +115,7 @@ def evaluate_run(run: RunFolder, data: PreparedData | None = None) -> RunEvaluat
     data = prepare_data(run.config(), run.path) if data is None else data
     evaluation, predictions = evaluate(run_predictor(run), data)
     try:
-        (run.path / EVALUATION_FILE).write_text(evaluation.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        write_atomically(run.path / EVALUATION_FILE, (evaluation.model_dump_json(indent=1) + "\n").encode())
         save_predictions(predictions, run.path / PREDICTIONS_FILE)
     except OSError as error:
         raise RunError(f"{run.path} cannot be written: {error.strerror}. Make room or make it writable.") from error
@@ -186,7 +187,8 @@ def predict(predictor: Predictor, batches: Iterable[EvaluationBatch]) -> Predict
 def save_predictions(predictions: Predictions, path: Path) -> None:
     """Writes `predictions.npz`."""
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(predictions).items()}
-    np.savez_compressed(path, **arrays)
+    with open_atomically(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def load_predictions(run: RunFolder) -> Predictions:

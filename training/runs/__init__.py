@@ -7,5 +7,5 @@ step_log.py -> the log of every step
 checkpoint.py -> the files from which a run goes on, and its logs
 tracking.py -> the record of a run in MLflow
 
-May import `config` and `errors`.
+May import `config` and `errors`; of `app`, `store`.
 """

@@ -8,13 +8,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
+from app.store.publishing import delete_leftovers, open_atomically
 from training.errors import RunError
 
 
@@ -94,7 +96,8 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
         RunError: the disk is full, or the folder cannot be written; the checkpoint before is intact.
     """
     fields = {name: getattr(checkpoint, name) for name in ("model", "optimiser", "schedule", "average", "scaler")}
-    save_atomically({"progress": asdict(checkpoint.progress), **fields}, path)
+    with _replaced(path) as file:
+        torch.save({"progress": asdict(checkpoint.progress), **fields}, file)
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -113,7 +116,8 @@ def save_best(best: BestWeights, path: Path) -> None:
     Raises:
         RunError: the disk is full, or the folder cannot be written; the file before is intact.
     """
-    save_atomically({**vars(best), "model": dict(best.model)}, path)
+    with _replaced(path) as file:
+        torch.save({**vars(best), "model": dict(best.model)}, file)
 
 
 def load_best(path: Path) -> BestWeights:
@@ -123,27 +127,6 @@ def load_best(path: Path) -> BestWeights:
         RunError: they cannot be read.
     """
     return BestWeights(**_load(path))
-
-
-def save_atomically(content: Mapping[str, Any], path: Path) -> None:
-    """Writes tensors and plain values as a temporary sibling, then renames it.
-
-    Raises:
-        RunError: the disk is full, or the folder cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        with temporary.open("wb") as file:
-            torch.save(dict(content), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        descriptor = os.open(path.parent, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
-    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
 
 
 def cannot_write(path: Path, error: Exception) -> RunError:
@@ -156,13 +139,16 @@ def cannot_write(path: Path, error: Exception) -> RunError:
 
 
 def cut_log(path: Path, *, keep: int) -> None:
-    """Cuts a log of JSON lines to its first `keep` lines: what a killed run wrote after its checkpoint is redone."""
+    """Cuts a log of JSON lines to its first `keep` lines: what a killed run wrote after its checkpoint is redone.
+
+    Raises:
+        RunError: the disk is full, or the folder cannot be written; the log is as it was.
+    """
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("".join(lines[:keep]), encoding="utf-8")
-    temporary.replace(path)
+    lines = path.read_bytes().splitlines(keepends=True)
+    with _replaced(path) as file:
+        file.writelines(lines[:keep])
 
 
 def append_log(path: Path, records: list[dict[str, Any]]) -> None:
@@ -175,6 +161,17 @@ def append_log(path: Path, records: list[dict[str, Any]]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
     except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+@contextmanager
+def _replaced(path: Path) -> Iterator[BinaryIO]:
+    """Opens a run's file to be replaced, and deletes what the run left beside it when it was killed."""
+    try:
+        delete_leftovers(path)
+        with open_atomically(path) as file:
+            yield file
+    except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
         raise cannot_write(path, error) from error
 
 

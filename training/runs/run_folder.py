@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from app.store.publishing import write_atomically
 from training.config.file import load_config, save_config
 from training.config.settings import TrainConfig
 from training.errors import RunError
@@ -155,8 +156,12 @@ def environment(config: TrainConfig) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON for people to read."""
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    """Writes JSON for people to read.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written; the file is as it was.
+    """
+    write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -9,13 +9,22 @@ import stat
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.model_store import verify_files
-from app.store.publishing import TEMPORARY_PREFIX, hash_file, publish, published_versions, write_atomically
+from app.store.publishing import (
+    TEMPORARY_PREFIX,
+    delete_leftovers,
+    hash_file,
+    open_atomically,
+    publish,
+    published_versions,
+    write_atomically,
+)
 from tests.app.store.test_manifest import manifest, write_files
 
 REPOSITORY = Path(__file__).parents[3]
@@ -191,6 +200,31 @@ def test_write_that_fails_in_the_middle_leaves_the_old_content_and_nothing_else(
 
     assert file.read_bytes() == b"old"
     assert list(file.parent.iterdir()) == [file]
+
+
+def test_block_that_raises_leaves_the_old_content_and_nothing_else(file: Path) -> None:
+    with suppress(RuntimeError), open_atomically(file) as temporary:
+        temporary.write(b"ne")
+        raise RuntimeError
+
+    assert file.read_bytes() == b"old"
+    assert list(file.parent.iterdir()) == [file]
+
+
+def test_leftovers_of_a_writer_that_was_killed_are_deleted_and_no_other_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as killed, suppress(KeyboardInterrupt), open_atomically(file):
+        killed.setattr(Path, "unlink", lambda *_, **__: None)
+        raise KeyboardInterrupt
+    others = {file, file.with_name("pinned-too"), file.with_name(".pinned2-a")}
+    for other in others - {file}:
+        other.touch()
+    assert len(list(file.parent.iterdir())) == len(others) + 1
+    delete_leftovers(file)
+
+    assert set(file.parent.iterdir()) == others
+    assert file.read_bytes() == b"old"
 
 
 def test_content_is_on_the_disk_before_it_has_its_name_and_the_name_after(

@@ -164,7 +164,7 @@ def test_unknown_model_is_an_error_that_names_those_that_there_are(
     ("model", "sentence"),
     [
         ("colours/7", r"Error: Model 'colours' has no version 7\."),
-        ("colours/new", r"Error: 'colours/new' is neither NAME, NAME/VERSION"),
+        ("colours/new", r"Error: 'colours/new' is neither NAME nor NAME/VERSION"),
         ("colours", r"Error: .*pinned holds 'one', not a version"),
     ],
 )
