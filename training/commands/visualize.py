@@ -1,6 +1,6 @@
-"""`python -m training visualize filters|features|layers|grad-cam|augmentations`: pictures of what a network does.
+"""The command `visualize`: pictures of what a network has learned, and of what it makes of an image.
 
-run folder, image -> visualize -> PNG files in <run>/visualize/
+command line -> cli_cmd -> training/pictures/ -> PNG files in <run>/visualize/
 """
 
 from __future__ import annotations
@@ -13,20 +13,26 @@ from pydantic_settings import CliApp, CliPositionalArg, CliSubCommand
 
 
 class _OfRun(BaseModel):
-    """What all of them take."""
+    """A command that draws what belongs to a run."""
 
-    run: CliPositionalArg[str] = Field(description="The run's folder, or `last`")
-    runs: Path = Field(default=Path("runs"), description="Where runs are")
-    checkpoint: Literal["best", "last"] = Field(default="best", description="Which weights")
-    output: Path | None = Field(default=None, description="Folder for the PNG files; by default visualize in the run's")
+    run: CliPositionalArg[str] = Field(description="The folder of the run, or `last` for the newest")
+    runs: Path = Field(default=Path("runs"), description="The folder in which the runs are")
+    checkpoint: Literal["best", "last"] = Field(
+        default="best", description="The weights to look at: of the best epoch, or the last ones"
+    )
+    output: Path | None = Field(
+        default=None, description="The folder for the PNG files; by default `visualize` in the run's folder"
+    )
 
 
 class _OfImage(_OfRun):
+    """A command that draws what a network makes of an image."""
+
     image: CliPositionalArg[Path] = Field(description="An image file")
 
 
 class Filters(_OfRun):
-    """The filters of the first convolution."""
+    """Draw the filters of the first convolution."""
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -42,7 +48,7 @@ class Filters(_OfRun):
 
 
 class Features(_OfImage):
-    """What the first convolution, activation and pooling make of an image."""
+    """Draw what the first convolution, activation and pooling make of an image."""
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -61,7 +67,7 @@ class Features(_OfImage):
 
 
 class Layers(_OfRun):
-    """Output shape and parameter count of each layer, printed."""
+    """Print the output shape and the number of parameters of each layer."""
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -78,7 +84,7 @@ class Layers(_OfRun):
 
 
 class GradCam(_OfImage):
-    """Where the network looks: an image and its Grad-CAM overlay for the most probable class."""
+    """Draw what part of an image speaks for the most probable class (Grad-CAM)."""
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -95,11 +101,11 @@ class GradCam(_OfImage):
 
 
 class Augmentations(_OfRun):
-    """A few training images (left) and how the training varies them."""
+    """Draw a few training images (left) and how the training varies them."""
 
-    images: int = Field(default=4, ge=1, le=32, description="How many images, each of another class first")
-    versions: int = Field(default=8, ge=1, le=32, description="How many versions of each")
-    seed: int = Field(default=0, ge=0, description="Of the draws")
+    images: int = Field(default=4, ge=1, le=32, description="How many images are drawn, of different classes first")
+    versions: int = Field(default=8, ge=1, le=32, description="How many versions of each image are drawn")
+    seed: int = Field(default=0, ge=0, description="The seed of the variation")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -114,7 +120,7 @@ class Augmentations(_OfRun):
 
 
 class Visualize(BaseModel):
-    """Draw what a run's network learned and does."""
+    """Draw what the network of a run has learned and what it does."""
 
     filters: CliSubCommand[Filters]
     features: CliSubCommand[Features]

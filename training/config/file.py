@@ -1,6 +1,6 @@
-"""A YAML file and flags -> a checked `TrainConfig`, and back; every mistake named, with the nearest valid name.
+"""Reads the settings of a run from a YAML file and from flags, and names every mistake with the nearest valid name.
 
-file -> names checked -> overridden by flags -> TrainConfig; TrainConfig -> <run>/config.yaml
+YAML file -> overridden by flags -> names and values checked -> TrainConfig -> save_config -> <run>/config.yaml
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from training.errors import ConfigError
 
 
 def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -> TrainConfig:
-    """Reads a configuration file, if there is one, and overrides it.
+    """Returns the configuration that a file and overrides make together.
 
     Args:
-        path: a YAML file of settings; names may be written with `-` or `_`.
-        overrides: settings that win over the file's.
+        path: a YAML file of settings, whose names may be written with `-` or `_`; None if there is no file.
+        overrides: settings by name, which take the place of the file's.
 
     Raises:
         ConfigError: the file cannot be read, or a setting is unknown or impossible.
@@ -35,11 +35,11 @@ def load_config(path: Path | None, overrides: Mapping[str, Any] | None = None) -
 
 
 def parse_config(settings: Mapping[str, Any], *, origin: str) -> TrainConfig:
-    """Checks settings.
+    """Checks settings and returns the configuration that they make.
 
     Args:
-        settings: by name.
-        origin: where they come from, for the error's sentence.
+        settings: the settings by name.
+        origin: where the settings come from, as the subject of the error's sentence.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
@@ -54,8 +54,13 @@ def parse_config(settings: Mapping[str, Any], *, origin: str) -> TrainConfig:
 def check_names(names: Iterable[str], valid: Iterable[str], *, origin: str) -> None:
     """Refuses names that are not valid.
 
+    Args:
+        names: the names to check.
+        valid: all names that are valid.
+        origin: where the names come from, as the subject of the error's sentence.
+
     Raises:
-        ConfigError: names the first, and the valid name that is nearest.
+        ConfigError: a name is not valid. The sentence has that name and the nearest valid one.
     """
     valid = sorted(valid)
     for name in names:
@@ -64,7 +69,7 @@ def check_names(names: Iterable[str], valid: Iterable[str], *, origin: str) -> N
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Returns " Did you mean ...?" with the valid name that is nearest, or all of them where none is near."""
+    """Returns " Did you mean ...?" with the nearest valid name, or a list of all valid names if none is near."""
     valid = list(valid)
     close = difflib.get_close_matches(name.lower(), valid, n=1, cutoff=0.5)
     if not close:  # initials, as in `lr`, or a part of a name, as in `rate`
@@ -74,7 +79,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
 
 
 def explain(error: ValidationError) -> str:
-    """Returns one line for all that is wrong with settings."""
+    """Returns one line that tells everything that is wrong with settings."""
     sentences = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
@@ -100,10 +105,10 @@ def save_config(config: TrainConfig, path: Path) -> None:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file of settings; `-` in names becomes `_`.
+    """Returns the settings of a YAML file by name, with `_` for `-`.
 
     Raises:
-        ConfigError: it cannot be read, or holds something else.
+        ConfigError: the file cannot be read, is not YAML, or holds something other than settings.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

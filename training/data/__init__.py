@@ -1,11 +1,11 @@
-"""Images and their labels, until they are tensors.
+"""Makes batches of tensors from labelled images.
 
-sources.py -> where images come from: folders, digits, Fashion-MNIST
-scan.py -> every image is looked at once: damage, duplicates, sizes
-split.py -> training, validation and test
-statistics.py -> the mean and standard deviation of each channel
-pixel_store.py -> decoded pixels in memory, and batches of them
-prepared.py -> all of it for one configuration
+sources.py -> the images of folders and of known data sets
+scan.py -> a look at every image: damage, duplicates, sizes
+split.py -> which image is for training, validation or test
+statistics.py -> the mean and standard deviation of each channel, and grey
+pixel_store.py -> resized images, in memory or decoded anew, and batches of them
+prepared.py -> all of this for the configuration of a run
 augment.py -> random changes of training images
 
 May import `config` and `errors`; of `app`, `images` and `store`.

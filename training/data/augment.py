@@ -1,8 +1,9 @@
-"""Training images varied, in batches, each image by its own draw; what is drawn comes from torch's global generator.
+"""Varies training images at random: a batch at once, each image by a draw of its own.
 
 uint8 (B, C, R, R) -> crop, flip -> affine, colour | RandAugment ... -> [0, 1] -> normalise -> erase -> (B, C, S, S)
 
-The loop seeds the generator before each step, so that a resumed run varies its images as an uninterrupted one.
+The draws come from torch's global generator. The training loop seeds it before each step, so that a resumed run varies
+its images as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,7 +23,15 @@ _ERASED_RATIO = (0.3, 3.3)
 
 
 def normalise(images: torch.Tensor, statistics: Statistics) -> torch.Tensor:
-    """Returns uint8 `(B, C, S, S)` or float in [0, 1] as float32 with the statistics' mean at 0 and std at 1."""
+    """Normalises images.
+
+    Args:
+        images: uint8 `(B, C, S, S)`, or float in [0, 1].
+        statistics: the mean and standard deviation that become 0 and 1.
+
+    Returns:
+        float32 `(B, C, S, S)`.
+    """
     scale = 255.0 if images.dtype == torch.uint8 else 1.0
     mean = torch.tensor(statistics.mean, device=images.device).view(1, -1, 1, 1) * scale
     std = torch.tensor(statistics.std, device=images.device).view(1, -1, 1, 1) * scale
@@ -30,11 +39,11 @@ def normalise(images: torch.Tensor, statistics: Statistics) -> torch.Tensor:
 
 
 class TrainingTransform:
-    """From stored squares to varied, normalised inputs of the network.
+    """Makes inputs of the network from the squares of a pixel store: varied and normalised.
 
     Args:
-        config: of the run.
-        statistics: to normalise by.
+        config: the configuration of the run.
+        statistics: the mean and standard deviation to normalise by.
     """
 
     def __init__(self, config: TrainConfig, statistics: Statistics) -> None:
@@ -50,11 +59,19 @@ class TrainingTransform:
                 self.policy = v2.TrivialAugmentWide()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Varies uint8 `(B, C, R, R)`; returns float32 `(B, C, S, S)`, normalised."""
+        """Varies and normalises uint8 `(B, C, R, R)`.
+
+        Returns:
+            float32 `(B, C, S, S)`.
+        """
         return erase(normalise(self.vary(images), self.statistics), self.config.random_erasing)
 
     def vary(self, images: torch.Tensor) -> torch.Tensor:
-        """Varies uint8 `(B, C, R, R)`; returns `(B, C, S, S)`, uint8 or float in [0, 1]: what a person can look at."""
+        """Varies uint8 `(B, C, R, R)` and returns images that a person can look at.
+
+        Returns:
+            `(B, C, S, S)`, uint8 or float in [0, 1].
+        """
         config = self.config
         if config.augmentation == "none":
             return central_crop(images, config.image_size)
@@ -73,25 +90,30 @@ class TrainingTransform:
             )
             return colour_jitter(images, config.colour_jitter)
         images = random_crop(images, config.image_size, padding, flip=config.horizontal_flip)
-        if self.policy is not None:  # torchvision draws once for a whole batch: one image at a time, therefore
+        if self.policy is not None:  # torchvision draws once for a whole batch, so each image passes alone
             images = torch.stack([self.policy(image) for image in images])
         return images
 
 
 def central_crop(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Cuts the central square out of `(B, C, R, R)`."""
+    """Cuts the central square out of each image.
+
+    Args:
+        images: `(B, C, R, R)`.
+        side: the side S of the square, in pixels.
+    """
     start = (images.shape[-1] - side) // 2
     return images[..., start : start + side, start : start + side]
 
 
 def random_crop(images: torch.Tensor, side: int, padding: int, *, flip: bool) -> torch.Tensor:
-    """Cuts a square out of each image at a random place, of an image reflected at its border, and mirrors half of them.
+    """Cuts a square out of each image at a random place, and may mirror half of the images.
 
     Args:
         images: uint8 `(B, C, R, R)`.
-        side: S, of the square.
-        padding: how far the square may reach over the border in pixels; below R.
-        flip: mirror half of the images left to right.
+        side: the side S of the square, in pixels.
+        padding: how far the square may reach over the border, in pixels, below R. The image is reflected there.
+        flip: whether half of the images are mirrored left to right.
     """
     count, _, length, _ = images.shape
     device = images.device
@@ -110,7 +132,15 @@ def random_crop(images: torch.Tensor, side: int, padding: int, *, flip: bool) ->
 def random_affine(
     images: torch.Tensor, *, rotation_degrees: float, translation: float, scaling: float, flip: bool
 ) -> torch.Tensor:
-    """Turns, shifts, scales and mirrors each float `(C, S, S)` of a batch by its own draw; borders are reflected."""
+    """Turns, shifts, scales and mirrors each image by a draw of its own; the image is reflected at its border.
+
+    Args:
+        images: float `(B, C, S, S)`.
+        rotation_degrees: the largest angle, in degrees.
+        translation: the largest shift, as a part of the side.
+        scaling: the largest part by which an image is enlarged or shrunk.
+        flip: whether half of the images are mirrored left to right.
+    """
     count, device = len(images), images.device
 
     def draw(limit: float) -> torch.Tensor:
@@ -130,7 +160,12 @@ def random_affine(
 
 
 def colour_jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
-    """Changes brightness, contrast and saturation of each image in [0, 1] by up to `strength`."""
+    """Changes brightness, contrast and saturation of each image by draws of its own.
+
+    Args:
+        images: float `(B, C, S, S)` in [0, 1].
+        strength: the largest part by which each of the three changes.
+    """
     if strength == 0:
         return images
     factors = 1 + (torch.rand(3, len(images), 1, 1, 1, device=images.device) * 2 - 1) * strength
@@ -145,7 +180,12 @@ def colour_jitter(images: torch.Tensor, strength: float) -> torch.Tensor:
 
 
 def erase(images: torch.Tensor, probability: float) -> torch.Tensor:
-    """Sets a random rectangle of some normalised images `(B, C, S, S)` to 0, the mean."""
+    """Sets a random rectangle of some images to 0, which is the mean.
+
+    Args:
+        images: normalised images, float `(B, C, S, S)`.
+        probability: the probability that an image loses a rectangle.
+    """
     if probability == 0:
         return images
     count, _, height, width = images.shape
@@ -166,9 +206,10 @@ def erase(images: torch.Tensor, probability: float) -> torch.Tensor:
 
 
 def mixing(config: TrainConfig, class_count: int) -> v2.Transform | None:
-    """Returns what mixes a batch's images and labels: mixup, cutmix, either at random, or None where both are off.
+    """Returns what mixes the images and labels of a batch: mixup, cutmix or either at random; None if both are off.
 
-    It takes `(B, C, S, S)` and int64 `(B,)`, and returns probabilities `(B, class_count)` as labels.
+    The transform takes images `(B, C, S, S)` and labels int64 `(B,)`, and returns probabilities `(B, class_count)` as
+    labels.
     """
     choices: list[v2.Transform] = []
     if config.mixup:

@@ -1,6 +1,6 @@
-"""Images as batches: from memory where they fit, decoded by worker processes where they do not.
+"""Gives batches of resized images, from memory if they fit, and else decoded by worker processes.
 
-indices of an epoch -> PixelStore: uint8 (N, C, R, R) in memory, or decoded when asked -> batches in order -> augment
+epoch_order: positions -> PixelStore.batches: uint8 (B, C, R, R) from memory, or decoded -> augment
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class PixelStore(Dataset[Batch]):
-    """Some images of a source, resized, each decoded as the service decodes it.
+    """Some images of a source, decoded and resized as the service does.
 
     Args:
-        source: labelled images.
-        indices: which of them.
-        resize_size: the shorter side before the crop in pixels.
-        image_size: the side R of the crop.
+        source: the source of the images.
+        indices: the indices of the images in the source.
+        resize_size: the shorter side of an image before the crop, in pixels.
+        image_size: the side R of the crop, in pixels.
         channels: 3, or 1 for grey.
-        in_memory: decode all now and keep them.
+        in_memory: whether all images are decoded now and kept. Otherwise each is decoded whenever it is asked for.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class PixelStore(Dataset[Batch]):
         """Yields batches of the images at given positions.
 
         Args:
-            order: the positions of each batch.
-            workers: processes that decode, where the images are not in memory.
-            pin_memory: so that copies to a GPU overlap with its work.
+            order: the positions of each batch, int64 `(B,)`.
+            workers: how many processes decode images that are not in memory; with 0, this process does.
+            pin_memory: whether batches lie in pinned memory, so that copies to a GPU overlap with its work.
         """
         if self.pixels is None:
             sampler = [positions.tolist() for positions in order]
@@ -95,22 +95,25 @@ def epoch_order(
 ) -> list[torch.Tensor]:
     """Returns the shuffled positions of each batch of one process in one epoch.
 
-    It depends on nothing but the arguments: a resumed run sees the same batches, and the batches of several processes
-    together are those of one.
+    The order depends on nothing but the arguments. A resumed run sees the same batches, and the batches of several
+    processes together are those of one.
 
     Args:
-        image_count: of the training split.
-        batch_size: over all processes.
-        seed: of the run.
-        epoch: from 0.
-        rank: of this process.
-        world_size: how many processes there are.
+        image_count: the number of images in the training split.
+        batch_size: the number of images in a batch, over all processes.
+        seed: the seed of the run.
+        epoch: the number of the epoch, from 0.
+        rank: the number of this process, from 0.
+        world_size: the number of processes.
+
+    Returns:
+        the positions of the images of each batch that this process gets, int64.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = torch.randperm(image_count, generator=generator)
     batches = list(torch.split(order, min(batch_size, image_count)))
-    # The last batch is made even, so that each process has the same number of images and steps; one of a single image
-    # is left out (batch normalisation has no variance there). The shuffle leaves out others each time.
+    # The last batch is made even, so that each process has the same number of images and steps. A batch of a single
+    # image is left out: batch normalisation has no variance there. Each epoch leaves out other images.
     last = batches[-1][: len(batches[-1]) // world_size * world_size]
     batches[-1:] = [last] if len(last) >= 2 * world_size or (len(batches) == 1 and len(last)) else []
     return [batch[rank::world_size] for batch in batches]

@@ -1,7 +1,7 @@
-"""All that a run needs of its data, in the order it is made.
+"""Prepares the data of a run: opens, scans and splits the images.
 
-config -> open_source -> scan -> make_split (or the run's own) -> PreparedData: stores for training and validation,
-          batches for evaluation, statistics
+config -> open_source -> scan -> make_split, or the split of a resumed run -> PreparedData -> stores for training and
+          validation, batches for evaluation, statistics
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ EvaluationBatch = tuple[torch.Tensor, torch.Tensor, list[str]]
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Scanned and split images.
+    """The images of a run, scanned and split.
 
     Attributes:
-        settings: of the data.
-        source: labelled images.
-        scan: of them.
-        split: of them.
-        warnings: sentences about what will harm the training.
-        stores: those made so far, so that several trainings share the pixels.
+        settings: the settings of the data.
+        source: the source of the images.
+        scan: what the scan of the source found.
+        split: the indices of the images of each split.
+        warnings: a sentence for each thing that will harm the training.
+        stores: the stores that were made so far, by split, so that several trainings share the pixels.
     """
 
     settings: DataSettings
@@ -53,7 +53,7 @@ class PreparedData:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """C names, in the order of the logits."""
+        """The names of the C classes, in the order of the logits."""
         return self.source.class_names
 
     def labels(self, name: SplitName) -> torch.Tensor:
@@ -61,7 +61,7 @@ class PreparedData:
         return torch.tensor([self.source.labels[index] for index in self.split[name]], dtype=torch.int64)
 
     def training_store(self) -> PixelStore:
-        """Returns the training split as squares of the full resize size: room for random crops."""
+        """Returns the training split as squares with the side of the resize, which leave room for random crops."""
         if "train" not in self.stores:
             side = self.settings.shorter_side
             self.stores["train"] = self._store("train", side, self.settings.channels, in_memory=self._fits())
@@ -75,7 +75,7 @@ class PreparedData:
         return self.stores["val"]
 
     def evaluation_batches(self, name: SplitName, batch_size: int = 64) -> Iterator[EvaluationBatch]:
-        """Yields a split in order, once, as the service would prepare it."""
+        """Yields every image of a split once, in order, as the service would prepare it."""
         store = self._store(name, self.settings.image_size, 3, in_memory=False)
         order = list(torch.split(torch.arange(len(store)), batch_size))
         batches = store.batches(order, workers=self.settings.workers if len(store) > 4 * batch_size else 0)
@@ -111,12 +111,13 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
     """Opens, scans and splits a run's images.
 
     Args:
-        config: of the run.
-        run_folder: where `split.json` and `scan.json` are written; a split that is there already is kept.
+        config: the configuration of the run.
+        run_folder: the folder into which `split.json` and `scan.json` are written, and whose `split.json` is used if
+            there is one; None writes nothing.
 
     Raises:
         DataError: the data cannot be trained on.
-        RunError: the run's split does not fit the data any more.
+        RunError: the split of the run does not fit the data any more.
         OSError: the run's folder cannot be written.
     """
     source = open_source(config.data, download_folder=config.download_folder)

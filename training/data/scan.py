@@ -1,6 +1,6 @@
-"""Looks at every image once before training, with the service's own decoder, and tells what is wrong with the data.
+"""Decodes every image once before training, as the service does, and tells what is wrong with the data.
 
-Source -> scan: unreadable, duplicates, counts -> split leaves the unreadable out -> warnings, <run>/scan.json
+Source -> scan -> Scan: unreadable files, hashes, counts -> make_split, duplicates, warnings, <run>/scan.json
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from training.data.sources import Source
 from training.errors import DataError
 
 NEAR_EMPTY_IMAGES = 10
-"""A class with fewer images is told: its share of the test split says next to nothing."""
+"""A warning names each class with fewer images: its part of the test split says next to nothing."""
 
 IMBALANCE_RATIO = 10
-"""A largest class this many times the smallest is told."""
+"""A warning is given if the largest class has at least this many times the images of the smallest."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Unreadable:
     """An image that is left out.
 
     Attributes:
-        index: in the source.
-        path: of the file.
-        reason: a sentence.
+        index: the index of the image in the source.
+        path: what the source calls the image, the path of its file.
+        reason: a sentence that says why the image cannot be read.
     """
 
     index: int
@@ -41,15 +41,15 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Scan:
-    """What a look at every image found.
+    """What the scan of a source found.
 
     Attributes:
-        image_count: of readable images.
-        class_counts: readable images by class name.
-        unreadable: what is left out.
-        hashes: of the pixels of each image, by index; None where it is unreadable.
-        smallest_side: of any readable image in pixels.
-        largest_side: likewise.
+        image_count: the number of readable images.
+        class_counts: the number of readable images of each class, by the name of the class.
+        unreadable: the images that cannot be read and are left out.
+        hashes: a hash of the pixels of each image, by index; None for an image that cannot be read.
+        smallest_side: the smallest width or height of a readable image, in pixels.
+        largest_side: the largest width or height of a readable image, in pixels.
     """
 
     image_count: int
@@ -90,11 +90,11 @@ class Scan:
 
 
 def scan(source: Source, *, min_shorter_side: int) -> Scan:
-    """Decodes every image.
+    """Decodes every image of a source.
 
     Args:
-        source: labelled images.
-        min_shorter_side: as `app.images.decode.decode` takes it.
+        source: the source of the images.
+        min_shorter_side: how far a JPEG may be reduced, as `app.images.decode.decode` takes it, in pixels.
 
     Raises:
         DataError: a class has no readable image.
@@ -116,12 +116,12 @@ def scan(source: Source, *, min_shorter_side: int) -> Scan:
 
 
 def duplicates(source: Source, scan: Scan, split_of: Sequence[str | None]) -> list[str]:
-    """Returns a sentence for each kind of duplicate that misleads: across splits, or in two classes.
+    """Returns a sentence for each kind of duplicate that misleads: the same image in two splits, or in two classes.
 
     Args:
-        source: labelled images.
-        scan: of them.
-        split_of: the split of each image; None where it is left out.
+        source: the source of the images.
+        scan: what the scan of the source found.
+        split_of: the split of each image; None for an image that is left out.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for index in scan.readable:

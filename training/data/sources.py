@@ -1,4 +1,4 @@
-"""Where images come from: class folders, torchvision data sets by name, scikit-learn's digits.
+"""Opens labelled images: class folders, torchvision's data sets by name, scikit-learn's digits.
 
 name or folder -> open_source -> Source: class names, labels, pixels of each image by index -> scan, split
 """
@@ -26,12 +26,12 @@ Pixels = npt.NDArray[np.uint8]
 
 
 class Source(Protocol):
-    """Labelled images.
+    """Labelled images, which are known by their indices.
 
     Attributes:
-        class_names: C names.
+        class_names: the names of the C classes.
         labels: the class of each image, 0 to C - 1.
-        given_split: the split that an image belongs to where the source has its own, else None, for each image.
+        given_split: the split of each image if the source has splits of its own, and otherwise None for each.
     """
 
     @property
@@ -42,11 +42,15 @@ class Source(Protocol):
     def given_split(self) -> Sequence[SplitName | None]: ...  # noqa: D102
 
     def encoded(self, index: int) -> bytes:
-        """Returns an image as a file's bytes, as a client could send it."""
+        """Returns an image as the bytes of a file, as a client could send it."""
         ...
 
     def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
         """Returns an image as RGB, decoded as the service does.
+
+        Args:
+            index: the index of the image.
+            min_shorter_side: how far a JPEG may be reduced, as `app.images.decode.decode` takes it, in pixels.
 
         Raises:
             app.images.decode.ImageError: the file is not an image that the service accepts.
@@ -55,7 +59,7 @@ class Source(Protocol):
         ...
 
     def identifier(self, index: int) -> str:
-        """Returns what an image is called: the file's path below the folder, or its number."""
+        """Returns what an image is called: the path of its file below the folder, or its number."""
         ...
 
 
@@ -64,8 +68,11 @@ class FolderSource:
     """Images in a folder per class.
 
     Attributes:
-        folder: the folder.
-        paths: of each image, below the folder.
+        folder: the folder that holds the class folders, or the folders `train/`, `val/` and `test/` of them.
+        class_names: the names of the C classes.
+        paths: the path of each image below the folder.
+        labels: the class of each image, 0 to C - 1.
+        given_split: the split in whose folder an image is; None if the folder has no splits.
     """
 
     folder: Path
@@ -92,7 +99,10 @@ class ArraySource:
     """Images in memory.
 
     Attributes:
-        pixels: uint8 `(N, H, W)`, grey, or `(N, H, W, 3)`, RGB.
+        class_names: the names of the C classes.
+        pixels: the N images, uint8 `(N, H, W)`, grey, or `(N, H, W, 3)`, RGB.
+        labels: the class of each image, 0 to C - 1.
+        given_split: the split of each image; None for an image that training may split.
     """
 
     class_names: tuple[str, ...]
@@ -107,7 +117,7 @@ class ArraySource:
         return buffer.getvalue()
 
     def image(self, index: int, min_shorter_side: int | None = None) -> DecodedImage:
-        """Returns the pixels: a lossless file of them decodes to the same."""
+        """Returns the pixels as they are, which is what a lossless file of them decodes to."""
         pixels = Image.fromarray(self.pixels[index]).convert("RGB")
         return DecodedImage(pixels, "PNG", pixels.width, pixels.height, ())
 
@@ -120,11 +130,11 @@ def open_source(data: str, *, download_folder: Path) -> Source:
     """Opens labelled images.
 
     Args:
-        data: `digits`, the name of a torchvision data set, or a folder.
-        download_folder: where data sets are downloaded to.
+        data: a folder, `digits`, or the name of a torchvision data set.
+        download_folder: the folder into which data sets are downloaded.
 
     Raises:
-        DataError: there is no such folder or set, it has no classes, or it cannot be downloaded.
+        DataError: there is no such folder or data set, it has fewer than two classes, or it cannot be downloaded.
     """
     if Path(data).is_dir():
         return folder_source(Path(data))
@@ -142,11 +152,11 @@ def open_source(data: str, *, download_folder: Path) -> Source:
 def folder_source(folder: Path) -> FolderSource:
     """Lists the images of class folders, or of `train/`, `val/` and `test/` folders of them.
 
-    Classes are matched by name: those of `train/` define them; hidden files are passed over.
+    Classes are matched by name, and `train/` defines them. Hidden files are left out.
 
     Raises:
-        DataError: fewer than two classes; an empty class; a class in `val/` or `test/` that `train/` has not; or
-            the folder cannot be read.
+        DataError: there are fewer than two classes, a class is empty, `val/` or `test/` has a class that `train/` does
+            not have, or the folder cannot be read.
     """
     try:
         splits: list[tuple[SplitName | None, Path]] = [
@@ -217,10 +227,14 @@ def digits_source() -> ArraySource:
 
 
 def torchvision_source(name: str, download_folder: Path) -> ArraySource:
-    """Returns a torchvision data set, downloaded where it is not yet there; its own test split stays the test split.
+    """Returns a torchvision data set, and downloads it if it is not there. Its own test split stays the test split.
+
+    Args:
+        name: the name of the data set, one of `TORCHVISION_SETS`.
+        download_folder: the folder into which the data set is downloaded.
 
     Raises:
-        DataError: it cannot be downloaded, or the files are damaged.
+        DataError: the data set cannot be downloaded, or its files are damaged.
     """
     from torchvision import datasets
 

@@ -1,4 +1,4 @@
-"""Which image trains, which chooses the best epoch, which tests: stratified, seeded, saved with the run.
+"""Splits images into training, validation and test: each class alike, by a seed, and saved with the run.
 
 Source, Scan -> make_split -> Split -> <run>/split.json
 """
@@ -22,7 +22,13 @@ SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Indices of the source's images, ascending, for each split."""
+    """The indices of the images of each split.
+
+    Attributes:
+        train: the images that the network learns from, ascending.
+        val: the images that choose the best epoch, ascending.
+        test: the images of the test at the end, ascending.
+    """
 
     train: tuple[int, ...]
     val: tuple[int, ...]
@@ -32,7 +38,7 @@ class Split:
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def of_each(self, image_count: int) -> list[SplitName | None]:
-        """Returns the split of each image, None where it is left out."""
+        """Returns the split of each of the source's images; None for an image that is left out."""
         names: list[SplitName | None] = [None] * image_count
         for name in SPLIT_NAMES:
             for index in self[name]:
@@ -43,18 +49,18 @@ class Split:
 def make_split(source: Source, scan: Scan, *, val_fraction: float, test_fraction: float, seed: int) -> Split:
     """Splits the readable images, each class in the same proportions.
 
-    Splits that the source has of its own are kept; what it lacks is taken from its training images. Copies of an
-    image stay together, so that none is learned by heart and then tested.
+    Splits that the source has of its own are kept. A split that it lacks is taken from its training images. Copies of
+    an image stay together, so that none is learned by heart and then tested.
 
     Args:
-        source: labelled images.
-        scan: of them.
-        val_fraction: of the images that have no split yet.
-        test_fraction: likewise.
-        seed: of the draw.
+        source: the source of the images.
+        scan: what the scan of the source found.
+        val_fraction: the part of the images without a split that goes to validation.
+        test_fraction: the part of the images without a split that goes to the test.
+        seed: the seed of the draw.
 
     Raises:
-        DataError: a class has too few images to have one in each split that is made.
+        DataError: a class has too few images for one in each split that is made.
     """
     members: dict[SplitName, list[int]] = {name: [] for name in SPLIT_NAMES}
     undivided: dict[int, list[int]] = defaultdict(list)  # by class
@@ -87,7 +93,11 @@ def make_split(source: Source, scan: Scan, *, val_fraction: float, test_fraction
 
 
 def save_split(split: Split, source: Source, path: Path) -> None:
-    """Writes the split by name, so that it means the same when files are added to the folder."""
+    """Writes a split with the names of the images, so that it means the same when files are added to the folder.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     content: dict[str, object] = {"class_names": source.class_names}
     for name in SPLIT_NAMES:
         content[name] = [[source.identifier(index), source.class_names[source.labels[index]]] for index in split[name]]
@@ -95,10 +105,10 @@ def save_split(split: Split, source: Source, path: Path) -> None:
 
 
 def load_split(source: Source, path: Path) -> Split:
-    """Reads a split back.
+    """Reads a split that `save_split` wrote.
 
     Raises:
-        RunError: the images or their classes are not those of the run any more.
+        RunError: an image of the split is not in the source any more, or is of another class now.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
     index_of = {source.identifier(index): index for index in range(len(source.labels))}

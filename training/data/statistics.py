@@ -1,6 +1,6 @@
-"""The mean and standard deviation that pixels are normalised by: of the training split, pretrained, or given.
+"""Computes the mean and standard deviation by which pixels are normalised, and the grey of RGB images.
 
-resized training images -> ChannelStatistics, batch by batch -> mean, std -> loaders, Predictor
+resized training images -> channel_statistics, batch by batch -> mean, std -> normalise, Predictor
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-# https://docs.pytorch.org/vision/stable/models.html: what torchvision's and most of timm's weights were trained with.
+# torchvision's weights and most of timm's were trained with these: https://docs.pytorch.org/vision/stable/models.html
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 # ITU-R BT.601: the grey of Pillow's convert("L") and of the `Predictor`, which has its own, as it is scripted.
@@ -20,7 +20,12 @@ MIN_STD = 1 / 255
 
 
 class Statistics(NamedTuple):
-    """Of each channel, of values in [0, 1]."""
+    """The mean and standard deviation of pixels, of values in [0, 1].
+
+    Attributes:
+        mean: the mean of each channel.
+        std: the standard deviation of each channel.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -38,7 +43,7 @@ def channel_statistics(batches: Iterable[torch.Tensor]) -> Statistics:
     Sums of integers are exact, so that the order and size of batches do not matter.
 
     Args:
-        batches: uint8 `(B, C, H, W)`.
+        batches: images, uint8 `(B, C, H, W)`.
     """
     count, total, total_of_squares = 0, torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)
     for images in batches:

@@ -1,4 +1,4 @@
-"""What accuracy and loss are worth nothing: those of guessing, and of the network before it has learned.
+"""Measures what a run has to beat: the accuracy and loss of guessing, and of the network before training.
 
 the validation split's loss and accuracy before training, labels -> measure_baseline -> Baseline -> baseline.json
 """

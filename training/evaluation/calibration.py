@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say: reliability of a classifier, and the temperature that mends it.
+"""Measures whether "80 % sure" is right in 80 % of the cases, and fits the temperature that mends it.
 
 validation logits -> fit_temperature -> Predictor(temperature=...); test probabilities -> reliability_bins -> report
 """
@@ -20,11 +20,11 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    temperature: float = Field(gt=0, description="Used in the Predictor; 1 where the fitted one is not kept")
+    temperature: float = Field(gt=0, description="The temperature of the Predictor; 1 if the fitted one is not kept")
     kept: bool
-    reason: str = Field(description="Why it is kept or not")
-    val_nll_before: float = Field(description="At temperature 1, in nats")
-    val_nll_after: float = Field(description="At the temperature that is used, in nats")
+    reason: str = Field(description="Why the fitted temperature is kept or not")
+    val_nll_before: float = Field(description="The validation loss at temperature 1, in nats")
+    val_nll_after: float = Field(description="The validation loss at the temperature that is used, in nats")
 
 
 class ReliabilityBin(BaseModel):
@@ -35,21 +35,21 @@ class ReliabilityBin(BaseModel):
     lowest: float
     highest: float
     image_count: int
-    confidence: float = Field(description="Mean of the highest probability")
+    confidence: float = Field(description="The mean of the highest probability")
     accuracy: float
 
 
 def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> Calibration:
     """Fits the one number that all logits are divided by (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
 
-    It moves no prediction, only how sure they are. It is kept only if the negative log-likelihood on these images gets
-    better. Where every image is classified rightly, that likelihood rises without end as the temperature falls to 0;
-    targets of (N + 1) / (N + 2) instead of 1 leave the doubt that N images leave (Platt 1999, "Probabilistic outputs
-    for support vector machines", section 2.2).
+    The temperature changes how sure predictions are, never which class is predicted. It is kept only if the negative
+    log-likelihood of these images gets better. If every image is classified rightly, that likelihood rises without end
+    as the temperature falls to 0. Targets of (N + 1) / (N + 2) instead of 1 leave the doubt that N images leave (Platt
+    1999, "Probabilistic outputs for support vector machines", section 2.2).
 
     Args:
-        logits: `(N, C)` of the validation split; the test split would flatter itself.
-        labels: `(N,)`.
+        logits: the logits of the validation split, `(N, C)`. Logits of the test split would make its figures too good.
+        labels: the class of each image, int64 `(N,)`.
     """
     logits = logits.double()
     image_count, class_count = logits.shape
@@ -70,12 +70,12 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> Calibration:
 def reliability_bins(
     probabilities: torch.Tensor, labels: torch.Tensor, *, bin_count: int = CALIBRATION_BINS
 ) -> list[ReliabilityBin]:
-    """Groups images by how sure the model is of them; bins without images are left out.
+    """Groups images by how sure the model is of them, and leaves out bins without images.
 
     Args:
-        probabilities: `(N, C)`.
-        labels: `(N,)`.
-        bin_count: bins of equal width between 0 and 1.
+        probabilities: the probabilities of each image, `(N, C)`.
+        labels: the class of each image, int64 `(N,)`.
+        bin_count: the number of bins, which have equal widths between 0 and 1.
     """
     confidences, predictions = probabilities.double().max(dim=1)
     correct = (predictions == labels).double()

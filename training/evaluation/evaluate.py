@@ -1,4 +1,4 @@
-"""A trained run -> its one test: calibrated on the validation split, measured on the test split.
+"""Tests a trained run once: calibrates its model on the validation split and measures it on the test split.
 
 best weights -> validation logits -> temperature -> Predictor -> test probabilities -> Metrics
              -> <run>/evaluation.json, predictions.npz -> report, manifest
@@ -32,6 +32,7 @@ MAX_MISTAKES = 24
 """How many of the most confident mistakes are kept as pictures."""
 
 MAX_EXAMPLES = 12
+"""Of how many classes an example is kept as a picture."""
 
 
 class RunEvaluation(BaseModel):
@@ -42,16 +43,16 @@ class RunEvaluation(BaseModel):
     checkpoint: CheckpointName
     calibration: Calibration
     validation_accuracy: float
-    test: Metrics = Field(description="Of the calibrated model, as it is published")
+    test: Metrics = Field(description="The figures of the calibrated model, which is published, on the test split")
     uncalibrated_test_nll: float
     uncalibrated_test_ece: float
 
     @classmethod
     def read(cls, run: RunFolder) -> RunEvaluation:
-        """Reads a run's evaluation.
+        """Reads the evaluation of a run.
 
         Raises:
-            RunError: there is none, or it is not valid.
+            RunError: the run has no evaluation, or its file is not valid.
         """
         path = run.path / EVALUATION_FILE
         try:
@@ -62,7 +63,7 @@ class RunEvaluation(BaseModel):
             raise RunError(f"{path} is not valid: {error.errors()[0]['msg']}.") from error
 
     def manifest_metrics(self) -> dict[str, float]:
-        """Returns the figures that the manifest tells."""
+        """Returns the figures for the manifest, by name."""
         test = self.test
         figures = {
             "test_accuracy": test.accuracy,
@@ -80,16 +81,17 @@ class RunEvaluation(BaseModel):
 
 @dataclass(frozen=True)
 class Predictions:
-    """What the model said of each image of a split.
+    """What the model predicts for each image of a split.
 
     Attributes:
-        probabilities: float32 `(N, C)`.
-        logits: float32 `(N, C)`, before the temperature.
-        labels: int64 `(N,)`.
-        identifiers: N paths, or names of images within a data set.
-        mistakes: positions of the wrong answers, most confident first, `(K,)`; at most `MAX_MISTAKES`.
-        mistake_images: uint8 `(K, 3, S, S)`.
-        example_images: uint8 `(E, 3, S, S)`: the first image of each class; at most `MAX_EXAMPLES` classes.
+        probabilities: the probabilities of each image, float32 `(N, C)`.
+        logits: the logits of each image before the temperature, float32 `(N, C)`.
+        labels: the class of each image, int64 `(N,)`.
+        identifiers: what the source calls each image, such as the path of its file.
+        mistakes: the positions of the most confident mistakes, the most confident first, int64 `(K,)`; K is at most
+            `MAX_MISTAKES`.
+        mistake_images: the images of these mistakes, uint8 `(K, 3, S, S)`.
+        example_images: the first image of each class, uint8 `(E, 3, S, S)`; E is at most `MAX_EXAMPLES`.
     """
 
     probabilities: torch.Tensor
@@ -102,15 +104,15 @@ class Predictions:
 
 
 def evaluate_run(run: RunFolder, data: PreparedData | None = None) -> RunEvaluation:
-    """Evaluates a run's best weights and writes `evaluation.json` and `predictions.npz` into its folder.
+    """Evaluates the best weights of a run, and writes `evaluation.json` and `predictions.npz` into its folder.
 
     Args:
-        run: that has ended.
-        data: of the run; by default prepared anew.
+        run: the folder of a run that has ended.
+        data: the data of the run; None prepares them anew.
 
     Raises:
         RunError: the run has no weights, or its folder cannot be written.
-        DataError: the data are not there any more, or the model gives no finite probabilities.
+        DataError: the data are not there any more, or a probability is not a finite number.
     """
     data = prepare_data(run.config(), run.path) if data is None else data
     evaluation, predictions = evaluate(run_predictor(run), data)
@@ -125,7 +127,19 @@ def evaluate_run(run: RunFolder, data: PreparedData | None = None) -> RunEvaluat
 def evaluate(
     predictor: Predictor, data: PreparedData, *, checkpoint: CheckpointName = "best"
 ) -> tuple[RunEvaluation, Predictions]:
-    """Fits the temperature on the validation split, sets it in `predictor`, and measures it on the test split."""
+    """Calibrates a model on the validation split, and measures it on the test split.
+
+    Args:
+        predictor: the model, whose temperature is set to the one that is fitted.
+        data: the data of the run.
+        checkpoint: whose weights the model has, for the evaluation.
+
+    Returns:
+        the evaluation, and the predictions for the test split.
+
+    Raises:
+        DataError: a probability is not a finite number.
+    """
     predictor.temperature.fill_(1.0)
     validation = predict(predictor, data.evaluation_batches("val"))
     calibration = fit_temperature(validation.logits, validation.labels)
@@ -144,7 +158,12 @@ def evaluate(
 
 
 def predict(predictor: Predictor, batches: Iterable[EvaluationBatch]) -> Predictions:
-    """Classifies every image, and keeps the pictures of the most confident mistakes."""
+    """Classifies every image, and keeps the pictures of the most confident mistakes and of an example of each class.
+
+    Args:
+        predictor: the model.
+        batches: the images of a split, in batches.
+    """
     probabilities, logits, labels = [], [], []
     identifiers: list[str] = []
     wrong: list[tuple[float, int, torch.Tensor]] = []  # confidence, position, image
@@ -185,7 +204,11 @@ def predict(predictor: Predictor, batches: Iterable[EvaluationBatch]) -> Predict
 
 
 def save_predictions(predictions: Predictions, path: Path) -> None:
-    """Writes `predictions.npz`."""
+    """Writes `predictions.npz`.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written.
+    """
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in vars(predictions).items()}
     with open_atomically(path) as file:
         np.savez_compressed(file, **arrays)
@@ -195,7 +218,7 @@ def load_predictions(run: RunFolder) -> Predictions:
     """Reads `predictions.npz` of a run.
 
     Raises:
-        RunError: it cannot be read.
+        RunError: the file cannot be read.
     """
     path = run.path / PREDICTIONS_FILE
     try:

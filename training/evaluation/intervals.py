@@ -1,4 +1,4 @@
-"""How sure a figure from a finite test set is: confidence intervals, the first thing to look at before comparing.
+"""Computes confidence intervals: how far a figure from a finite number of test images can be trusted.
 
 correct answers, images -> wilson_interval; any statistic of the images -> bootstrap_interval
 """
@@ -18,12 +18,12 @@ RESAMPLES = 1000
 def wilson_interval(correct: int, image_count: int) -> tuple[float, float]:
     """Returns the 95 % interval of a proportion, such as an accuracy.
 
-    Wilson's score interval (1927, https://doi.org/10.1080/01621459.1927.10502953) stays within [0, 1] and has a width
-    even at 0 and 100 %, where the usual p +- 1.96 s pretends to be certain.
+    Wilson's score interval (1927, https://doi.org/10.1080/01621459.1927.10502953) stays within [0, 1]. It has a width
+    even at 0 and 100 %, where the usual p +- 1.96 s has none.
 
     Args:
         correct: how many of the images were classified rightly.
-        image_count: of how many; at least 1.
+        image_count: the number of images, at least 1.
 
     Raises:
         ValueError: there are no images, or more correct answers than images.
@@ -42,13 +42,13 @@ def wilson_interval(correct: int, image_count: int) -> tuple[float, float]:
 def bootstrap_interval(
     statistic: Callable[[npt.NDArray[np.intp]], float], image_count: int, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the 95 % percentile interval of a statistic that has no formula for it (Efron 1979).
+    """Returns the 95 % percentile interval of a statistic for which there is no formula (Efron 1979).
 
     Args:
-        statistic: is given the positions of the images drawn, `(image_count,)`, with repetition; returns the figure.
-        image_count: how many images there are.
-        resamples: how many times to draw.
-        seed: of the draws, so that the same predictions give the same interval.
+        statistic: computes the figure for the positions of drawn images, `(image_count,)`, which may repeat.
+        image_count: the number of images.
+        resamples: the number of draws.
+        seed: the seed of the draws, so that the same predictions give the same interval.
     """
     generator = np.random.default_rng(seed)
     values = [statistic(generator.integers(0, image_count, image_count)) for _ in range(resamples)]

@@ -1,4 +1,4 @@
-"""Probabilities and labels -> how good a classifier is, with intervals, per class, and against guessing.
+"""Computes how good a classifier is from probabilities and labels: with intervals, per class, and against guessing.
 
 probabilities (N, C), labels (N,) -> measure -> Metrics -> evaluation.json, report, manifest
 """
@@ -31,34 +31,40 @@ class _Frozen(BaseModel):
 
 
 class ClassMetrics(_Frozen):
-    """How one class fares."""
+    """How well one class is recognised."""
 
     class_name: str
     image_count: int
-    predicted_count: int = Field(description="How many images were taken for this class")
-    precision: float | None = Field(description="Of those taken for this class, the part that is; None where none was")
-    recall: float | None = Field(
-        description="Of this class's images, the part recognised: its accuracy; None where there are none"
+    predicted_count: int = Field(description="How many images were predicted as this class")
+    precision: float | None = Field(
+        description="The part of the images predicted as this class that belong to it; None if there are none"
     )
-    recall_interval: Interval | None = Field(description="95 %, Wilson")
-    f1: float | None = Field(description="Harmonic mean of precision and recall; None where there are no images")
+    recall: float | None = Field(
+        description="The part of this class's images that is recognised; None if there are none"
+    )
+    recall_interval: Interval | None = Field(description="The 95 % interval of recall, after Wilson")
+    f1: float | None = Field(description="The harmonic mean of precision and recall; None if there are no images")
 
 
 class Metrics(_Frozen):
-    """How a classifier fares on labelled images. Intervals are of 95 %."""
+    """How good a classifier is on labelled images. Intervals are of 95 %."""
 
     image_count: int
-    accuracy: float = Field(description="Top-1: the most probable class is the label")
+    accuracy: float = Field(description="The part of the images whose most probable class is the label (top-1)")
     accuracy_interval: Interval
-    top5_accuracy: float | None = Field(description="The label is among the five most probable; None below 6 classes")
+    top5_accuracy: float | None = Field(
+        description="The part of the images whose label is among the five most probable classes; None below 6 classes"
+    )
     top5_interval: Interval | None
-    macro_f1: float = Field(description="Mean of F1 over the classes that have images: rare ones count as much")
-    macro_f1_interval: Interval = Field(description="Bootstrap")
-    nll: float = Field(description="Negative log-likelihood: mean of -log p(label), in nats")
-    nll_interval: Interval = Field(description="Bootstrap")
-    ece: float = Field(description="Expected calibration error, 15 bins: mean |confidence - accuracy|")
-    uniform_accuracy: float = Field(description="Of guessing: 1/C")
-    majority_accuracy: float = Field(description="Of always answering the most frequent class of these images")
+    macro_f1: float = Field(description="The mean of F1 over the classes that have images: rare ones count as much")
+    macro_f1_interval: Interval = Field(description="The interval of macro_f1, by bootstrap")
+    nll: float = Field(description="The negative log-likelihood: the mean of -log p(label), in nats")
+    nll_interval: Interval = Field(description="The interval of nll, by bootstrap")
+    ece: float = Field(description="The expected calibration error: the mean of |confidence - accuracy| over 15 bins")
+    uniform_accuracy: float = Field(description="The accuracy of guessing: 1/C")
+    majority_accuracy: float = Field(
+        description="The accuracy of always predicting the most frequent class of the images"
+    )
     majority_class: str
     classes: tuple[ClassMetrics, ...]
     confusion_matrix: tuple[tuple[int, ...], ...] = Field(description="Rows are labels, columns predictions")
@@ -68,9 +74,9 @@ def measure(probabilities: torch.Tensor, labels: torch.Tensor, class_names: Sequ
     """Computes every figure at once.
 
     Args:
-        probabilities: `(N, C)` float; each row sums to 1.
-        labels: `(N,)` int64 in 0..C-1.
-        class_names: C names.
+        probabilities: the probabilities of each image, float `(N, C)`; each row sums to 1.
+        labels: the class of each image, int64 `(N,)`, 0 to C - 1.
+        class_names: the names of the C classes.
 
     Raises:
         DataError: there are no images, or a probability is not a finite number.

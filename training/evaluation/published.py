@@ -1,4 +1,4 @@
-"""Any published model on any folder of labelled images: is it as good on photos of your own?
+"""Measures a published model on a folder of labelled images, such as photos of your own.
 
 <store>/<name>/<version> + <folder>/<class>/* -> decode, resize as the service does -> classify, batched -> Metrics
 """
@@ -25,12 +25,12 @@ _BATCH_SIZE = 32
 
 @dataclass(frozen=True)
 class PublishedEvaluation:
-    """How a published model fares on a folder.
+    """How good a published model is on a folder of images.
 
     Attributes:
-        manifest: of the model.
-        metrics: on the readable images, over all the model's classes.
-        unreadable: path and reason of each file that was left out.
+        manifest: the manifest of the version that was measured.
+        metrics: the figures on the readable images, over all classes of the model.
+        unreadable: the path of each file that was left out, and the reason.
     """
 
     manifest: Manifest
@@ -41,18 +41,18 @@ class PublishedEvaluation:
 def evaluate_published(model: str, folder: Path, *, store_root: Path) -> PublishedEvaluation:
     """Evaluates a published model on class folders.
 
-    Folders are matched to the model's classes by name, never by position; classes without a folder are fine.
+    Folders are matched to the classes of the model by name, never by position. A class may have no folder.
 
     Args:
         model: `NAME` or `NAME/VERSION`. A name alone means the version that serves: the pinned one, or
             the highest if none is pinned.
         folder: the folder that holds a folder of images for each class.
-        store_root: the model store.
+        store_root: the folder of the model store.
 
     Raises:
         UnknownModelError: there is no such model or version.
         ArtifactError: the reference, the pin or the artifact is damaged.
-        DataError: a folder is not a class of the model, or no image can be read.
+        DataError: the name of a folder is not that of exactly one class, or no image can be read.
     """
     version_folder = ModelStore(store_root).resolve(*split_reference(model))
     manifest = Manifest.read(version_folder)
@@ -83,7 +83,7 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
 
 
 def _labelled_files(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
-    """Returns each file with the position of its class in the model."""
+    """Returns the path of each file, and the position of its class in the model."""
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder. Give one that has a folder for each class.")
     label_of = {class_name: label for label, class_name in enumerate(manifest.class_names)}

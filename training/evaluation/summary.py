@@ -1,4 +1,4 @@
-"""Metrics as a few lines for a terminal.
+"""Writes metrics as a few lines for a terminal.
 
 Metrics -> summary -> train, evaluate, report print it
 """
@@ -11,7 +11,7 @@ _WORST_CLASSES = 5
 
 
 def summary(metrics: Metrics) -> str:
-    """Returns the headline figures with their 95 % intervals, what guessing reaches, and the weakest classes."""
+    """Returns lines with the main figures, their 95 % intervals, what guessing reaches, and the weakest classes."""
     lines = [
         f"Images         {metrics.image_count}",
         f"Accuracy       {_percent(metrics.accuracy)}  {_interval(metrics.accuracy_interval)}",

@@ -1,8 +1,8 @@
-"""From a trained network to a published model.
+"""Makes a published model of a trained network.
 
 predictor.py -> the `Predictor`: resize, crop, normalise, network, softmax
-export.py -> scripts it, verifies it, publishes it
-onnx_twin.py -> the same as ONNX, for faster engines
+export.py -> scripts the `Predictor`, verifies and publishes it
+onnx_twin.py -> the twin `model.onnx`, for faster engines
 publish.py -> publishes the model of a run
 import_pretrained.py -> publishes the default model
 

@@ -1,7 +1,7 @@
-"""A trained model -> scripted `Predictor`, verified against the eager one -> published in the model store.
+"""Scripts a `Predictor`, verifies the scripted one against the original, and publishes it in the model store.
 
-Predictor -> golden examples by the eager model -> ONNX twin -> compare -> torch.jit.script -> save -> load again ->
-compare -> publish
+Predictor -> golden examples -> torch.jit.script -> compare -> ONNX twin -> compare -> save -> load again -> compare
+          -> publish
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ from training.export.onnx_twin import missing_onnx_packages, verify_onnx, write_
 from training.export.predictor import Predictor
 from training.runs.versions import installed_versions
 
-# Scripted and eager run the same kernels; what is left is the order of float32 sums in fused operations.
+# The scripted and the eager model run the same kernels. Only the order of float32 sums in fused operations differs.
 MAX_SCRIPTED_DEVIATION = 1e-5
 _LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "onnx", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a model comes from, as its manifest tells.
+    """Where a model comes from, for its manifest.
 
     Attributes:
-        architecture: its usual name, such as `resnet50`.
-        training_data: what it learned from.
-        licence: of the weights.
-        source: of the weights.
-        metrics: such as `test_accuracy`.
-        seeds: by their use.
+        architecture: the usual name of the architecture, such as `resnet50`.
+        training_data: the data that the model learned from.
+        licence: the licence of the weights; None if it is not known.
+        source: the address that the weights come from; None for weights that were trained here.
+        metrics: figures by name, such as `test_accuracy`.
+        seeds: the seeds of the training, by their use.
     """
 
     architecture: str
@@ -72,19 +72,19 @@ def export(
     """Scripts, verifies and publishes a `Predictor` as the next version of `name`.
 
     Args:
-        predictor: on the CPU, in float32.
-        store_root: the model store.
-        name: the model.
-        golden_images: a few encoded images; those of the training's domain test most.
+        predictor: the model, on the CPU, in float32.
+        store_root: the folder of the model store.
+        name: the name of the model.
+        golden_images: a few encoded images; images like those of the training test the most.
         provenance: where the model comes from.
-        onnx: write the ONNX twin too; by default, where its packages are installed.
+        onnx: whether the twin `model.onnx` is written too; None writes it if its packages are installed.
 
     Returns:
         the folder of the new version.
 
     Raises:
-        ExportError: verification failed; nothing was published.
-        ValueError: the name cannot be a model's, or there are no golden images.
+        ExportError: the verification failed; nothing was published.
+        ValueError: the name is not valid for a model, or there are no golden images.
         OSError: the store cannot be written; nothing was published.
     """
     if not golden_images:
@@ -132,7 +132,7 @@ def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
         )
     if not probabilities.isfinite().all():
         raise ExportError("The model gives NaN for a golden image: has its training diverged? Nothing was published.")
-    # Base64Bytes validates what it is given by decoding it; `model_construct` takes the bytes as they are.
+    # Validation would decode the bytes as base64; `model_construct` takes them as they are.
     return GoldenExample.model_construct(image=encoded, probabilities=tuple(probabilities.tolist()))
 
 
@@ -143,7 +143,7 @@ def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
 
 
 def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
-    """Returns the largest deviation from the golden probabilities, which is at most `MAX_SCRIPTED_DEVIATION`."""
+    """Returns the largest deviation from the golden probabilities, and refuses one above `MAX_SCRIPTED_DEVIATION`."""
     deviations = []
     for example in golden.examples:
         probabilities = scripted(decode(example.image).to_tensor().unsqueeze(0))[0]

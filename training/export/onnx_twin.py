@@ -1,9 +1,9 @@
-"""`Predictor.classify` as `model.onnx`: the artifact's twin for ONNX Runtime, OpenVINO and TensorRT.
+"""Writes `Predictor.classify` as `model.onnx`, the twin of a model for ONNX Runtime, OpenVINO and TensorRT.
 
 Predictor -> torch.export -> model.onnx, one file -> ONNX Runtime on the golden images -> compare with the eager model
 
 Choices, measured on EfficientNet-Lite0:
-- `dynamo=True` rather than the older tracer, which is deprecated, and whose graph took 1.2 to 1.4 times as long in
+- `dynamo=True` rather than the older tracer. That one is deprecated, and its graph took 1.2 to 1.4 times as long in
   ONNX Runtime. Padding that depends on the input's size ("same" of TensorFlow) becomes constant, as S is.
 - uint8 input rather than float32: a quarter of the bytes to copy, and as fast in ONNX Runtime and in OpenVINO.
 """
@@ -25,28 +25,30 @@ from training.export.predictor import Predictor
 
 ONNX_INPUT = "images"
 ONNX_OUTPUT = "probabilities"
-# Other kernels add up in another order; the service's own bound for float32.
+# Other kernels add up in another order. The service allows the same deviation in float32.
 MAX_ONNX_DEVIATION = 1e-3
 _PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 
 
 def missing_onnx_packages() -> list[str]:
-    """Returns the packages that the twin needs and that are not installed; `pretrained` alone brings none."""
+    """Returns the names of the packages that the twin needs and that are not installed."""
     return [package for package in _PACKAGES if importlib.util.find_spec(package) is None]
 
 
 def write_onnx(predictor: Predictor, path: Path) -> None:
-    """Writes `classify`: input `images` uint8 `(N, 3, S, S)`, output `probabilities` float32 `(N, C)`, N free.
+    """Writes `Predictor.classify` as ONNX, for any number N of images.
+
+    The input `images` is uint8 `(N, 3, S, S)`, the output `probabilities` is float32 `(N, C)`.
 
     Args:
-        predictor: on the CPU, in float32.
-        path: of the file to write.
+        predictor: the model, on the CPU, in float32.
+        path: the file to write.
 
     Raises:
         ExportError: the network uses an operation that cannot be exported.
     """
     size = predictor.image_size
-    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)  # 2: sizes of 0 and 1 are taken for constants
+    example = torch.zeros(2, 3, size, size, dtype=torch.uint8)  # 2, as sizes of 0 and 1 are taken for constants
     try:
         with _quiet():
             torch.onnx.export(
@@ -68,18 +70,19 @@ def write_onnx(predictor: Predictor, path: Path) -> None:
 
 
 def verify_onnx(path: Path, predictor: Predictor, images: torch.Tensor) -> float:
-    """Compares the written file with the eager model.
+    """Compares the file that was written with the eager model.
 
     Args:
-        path: of `model.onnx`.
+        path: the file `model.onnx`.
         predictor: the eager model.
-        images: uint8 `(N, 3, S, S)`.
+        images: images to classify, uint8 `(N, 3, S, S)`.
 
     Returns:
         the largest |p_onnx - p_eager|.
 
     Raises:
-        ExportError: a top-1 differs, or a probability by more than `MAX_ONNX_DEVIATION`.
+        ExportError: the most probable class of an image differs, or a probability differs by more than
+            `MAX_ONNX_DEVIATION`.
     """
     import onnxruntime
 
@@ -111,7 +114,7 @@ class _Classify(nn.Module):
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the exporter's progress ("[torch.onnx] Obtain model graph ...") out of the terminal; errors still raise."""
+    """Keeps the exporter's progress, "[torch.onnx] Obtain model graph ...", out of the terminal. Errors still raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

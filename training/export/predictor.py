@@ -1,4 +1,4 @@
-"""The `Predictor`: the sole definition of resize, crop, normalise and softmax.
+"""The `Predictor`: the definition of how a model prepares an image and classifies it.
 
 uint8 or float (N, 3, H, W) -> resize_and_crop -> (N, 3, S, S) -> classify -> (N, C) probabilities
 
@@ -19,22 +19,25 @@ _LUMA = (0.299, 0.587, 0.114)
 class Predictor(nn.Module):
     """An image classifier from pixels to probabilities.
 
-    Geometry: the shorter side is resized to `resize_size` (bilinear, antialiased), then the central
-    `image_size` x `image_size` is cut out: torchvision's `Resize` + `CenterCrop` to the pixel, and on uint8
-    Pillow's `Image.resize(..., BILINEAR, box)` to the bit, columns before rows, which is what the service computes.
-    Only what the crop can see is computed, so that the cost is bounded for any aspect ratio.
+    The shorter side is resized to `resize_size` (bilinear, antialiased), then the central `image_size` x `image_size`
+    is cut out. That equals torchvision's `Resize` + `CenterCrop` to the pixel, and on uint8 Pillow's
+    `Image.resize(..., BILINEAR, box)` to the bit, columns before rows, which is what the service computes. Only what
+    the crop can see is computed, so that the cost is bounded for any aspect ratio.
 
     Args:
-        model: `(N, channels, S, S)` float32, normalised -> `(N, C)` logits. Put into eval mode.
-        class_names: C names, in the order of the logits.
-        image_size: S, the side of the crop in pixels.
-        resize_size: the shorter side before the crop in pixels; at least `image_size`. Default: `image_size`.
-        mean: of each channel, of values in [0, 1]; three for RGB models, one for grey ones.
-        std: likewise.
-        temperature: divides the logits (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 leaves them.
+        model: the network, which takes normalised images, float32 `(N, channels, S, S)`, and returns logits `(N, C)`.
+            It is put into eval mode.
+        class_names: the names of the C classes, in the order of the logits.
+        image_size: the side S of the crop, in pixels.
+        mean: the mean of each channel, of values in [0, 1]; three numbers for an RGB model, one for a grey one.
+        std: the standard deviation of each channel, of values in [0, 1]; as many numbers as `mean` has.
+        resize_size: the shorter side of an image before the crop, in pixels, at least `image_size`; None takes
+            `image_size`.
+        temperature: the number that divides the logits (Guo et al. 2017, https://arxiv.org/abs/1706.04599); 1 leaves
+            them as they are.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument is out of its range.
     """
 
     mean: torch.Tensor
@@ -81,10 +84,10 @@ class Predictor(nn.Module):
         self.register_buffer("luma", torch.tensor(_LUMA, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Classifies images of any one size.
+        """Classifies images that all have the same size.
 
         Args:
-            x: `(N, 3, H, W)` RGB, uint8, or float in [0, 1].
+            x: RGB images `(N, 3, H, W)`, uint8 or float in [0, 1].
 
         Returns:
             `(N, C)` float32 probabilities; each row sums to 1.
@@ -96,16 +99,16 @@ class Predictor(nn.Module):
         """Resizes the shorter side and cuts out the centre.
 
         Args:
-            x: `(N, 3, H, W)`, uint8 or float.
+            x: images `(N, 3, H, W)`, uint8 or float.
 
         Returns:
-            `(N, 3, S, S)` of the same dtype.
+            images `(N, 3, S, S)` of the same dtype.
         """
         height, width = x.shape[-2], x.shape[-1]
         shorter = min(height, width)
         first_row, last_row, rows = _axis_weights(height, shorter, self.resize_size, self.image_size)
         first_column, last_column, columns = _axis_weights(width, shorter, self.resize_size, self.image_size)
-        # float64 keeps Pillow's integer sums exact; Apple's GPUs have none.
+        # float64 keeps Pillow's integer sums exact; Apple's GPUs do not have it.
         accumulator = torch.float32 if x.device.type == "mps" else torch.float64
         rows = rows.to(x.device, accumulator)  # (S, h): of the h source rows that the crop sees
         columns = columns.to(x.device, accumulator).t()  # (w, S)
@@ -127,7 +130,7 @@ class Predictor(nn.Module):
         """Classifies images that `resize_and_crop` has prepared.
 
         Args:
-            x: `(N, 3, S, S)` RGB, uint8, or float in [0, 1].
+            x: RGB images `(N, 3, S, S)`, uint8 or float in [0, 1].
 
         Returns:
             `(N, C)` float32 probabilities; each row sums to 1.
@@ -151,13 +154,14 @@ def _axis_weights(length: int, shorter: int, resize_size: int, crop_size: int) -
     one grey level at every fourth pixel moved probabilities of EfficientNet-Lite0 by up to 0.025.
 
     Args:
-        length: of this axis in pixels.
-        shorter: the length of the shorter axis.
-        resize_size: what the shorter axis is resized to.
-        crop_size: how much of the resized axis is kept, at its centre.
+        length: the length of this axis, in pixels.
+        shorter: the length of the shorter axis, in pixels.
+        resize_size: the length to which the shorter axis is resized, in pixels.
+        crop_size: how much of the resized axis is kept at its centre, in pixels.
 
     Returns:
-        first and last (exclusive) source pixel, and float64 weights `(crop_size, last - first)`, rows summing to 1.
+        the first and the last (exclusive) source pixel that the crop sees, and float64 weights
+        `(crop_size, last - first)`, each row of which sums to 1.
     """
     resized_length = resize_size * length // shorter
     margin = resized_length - crop_size

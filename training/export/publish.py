@@ -1,6 +1,6 @@
-"""A run's best weights as a `Predictor`, and into the model store.
+"""Makes a `Predictor` of the weights of a run, and publishes it.
 
-run folder -> run_predictor -> evaluation, visualisation; -> publish_run: golden images of its test split -> export
+run folder -> run_predictor -> evaluation, pictures; publish_run: golden images from the test split -> export
 """
 
 from __future__ import annotations
@@ -27,12 +27,13 @@ CheckpointName = Literal["best", "last"]
 
 
 def run_predictor(run: RunFolder, *, checkpoint: CheckpointName = "best", temperature: float = 1.0) -> Predictor:
-    """Returns a run's weights as a `Predictor`, on the CPU, in evaluation mode.
+    """Returns a `Predictor` with the weights of a run, on the CPU, in evaluation mode.
 
     Args:
-        run: the run.
-        checkpoint: `best`, or `last`: those of the newest checkpoint, averaged where there is an average.
-        temperature: that divides the logits.
+        run: the folder of the run.
+        checkpoint: whose weights to take: of the best epoch, or of the newest checkpoint. The newest checkpoint gives
+            averaged weights if the run keeps an average.
+        temperature: the number that divides the logits.
 
     Raises:
         RunError: the run has no such checkpoint, or it cannot be read.
@@ -71,23 +72,23 @@ def publish_run(
     store_root: Path | None = None,
     onnx: bool | None = None,
 ) -> Path:
-    """Publishes a run's weights as the next version of the model.
+    """Publishes the weights of a run as the next version of a model.
 
     Args:
-        run: the run.
-        data: of the run.
-        metrics: for the manifest; by default those of validation.
-        temperature: that divides the logits.
-        checkpoint: which weights.
-        name: of the model; by default the run's.
-        store_root: the model store; by default the run's.
-        onnx: as `training.export.export.export` takes it.
+        run: the folder of the run.
+        data: the data of the run.
+        metrics: the figures for the manifest; None takes those of validation.
+        temperature: the number that divides the logits.
+        checkpoint: whose weights to publish: of the best epoch, or of the newest checkpoint.
+        name: the name of the model; None takes that of the run.
+        store_root: the folder of the model store; None takes that of the run.
+        onnx: whether the twin `model.onnx` is written too; None writes it if its packages are installed.
 
     Returns:
         the folder of the new version.
 
     Raises:
-        ExportError: verification failed; nothing was published.
+        ExportError: the verification failed; nothing was published.
         RunError: the run has no such weights, or the store cannot be written.
     """
     config = run.config()
@@ -119,9 +120,9 @@ def publish_run(
 
 
 def golden_images(data: PreparedData) -> Sequence[bytes]:
-    """Returns a few test images, encoded, of as many classes as there are.
+    """Returns a few encoded images of the test split, each of another class.
 
-    Files are taken as they are, so that the service's check decodes what users send; large ones are made smaller.
+    Files are taken as they are, so that the golden check decodes what users send. Large files are made smaller.
     """
     chosen: dict[int, int] = {}
     for index in data.split.test:
@@ -136,7 +137,7 @@ def _golden_image(data: PreparedData, index: int) -> bytes:
     image = data.source.image(index).pixels
     side = data.settings.shorter_side
     scale = side / min(image.size)
-    # At most four times as long as wide: a panorama would be as large as the file that it stands for.
+    # At most four times as long as wide: a panorama would stay as large as its file.
     size = [min(4 * side, max(1, round(length * scale))) for length in image.size]
     smaller = io.BytesIO()
     image.resize((size[0], size[1])).save(smaller, "PNG")
