@@ -205,8 +205,8 @@ class OperationSettings(_SettingsGroup):
 
     workers: str = Field(
         default="auto",
-        description="Number of processes that serve and share the cores. auto starts several where Python is slower "
-        "than the model, else one",
+        description="Number of processes that serve and share the cores. auto starts several for networks that are "
+        "small enough to be faster than Python, else one",
     )
     watch_store_s: float = Field(
         default=5.0,
@@ -236,7 +236,7 @@ class OperationSettings(_SettingsGroup):
 
     @property
     def worker_count(self) -> int | None:
-        """The number of worker processes that was asked for; None if the service is to find out."""
+        """The number of worker processes that was asked for; None if the models decide it."""
         return None if self.workers == "auto" else int(self.workers)
 
 

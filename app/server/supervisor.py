@@ -30,6 +30,7 @@ from app.main import create_app
 from app.server.tls import tls_options
 from app.server.uvicorn_server import check_start, listen, serve_process
 from app.server.worker import CANNOT_START, STOP_SIGNALS, run_worker
+from app.serving.worker_count import worthwhile_workers
 from app.settings import Settings
 from app.system.worker_board import METRICS_FOLDER, WorkerBoard, WorkerPlace
 from app.telemetry.metrics import forget_worker
@@ -65,8 +66,9 @@ def serve(settings: Settings) -> int:
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
         serve_process(create_app(settings), settings, listening, tls)
         return 0
+    workers = settings.worker_count or worthwhile_workers(settings)
     with runtime_folder() as folder:
-        return Supervisor(settings, listening, tls, folder).run()
+        return Supervisor(settings, listening, tls, folder, workers).run()
 
 
 @dataclass
@@ -98,19 +100,19 @@ class Supervisor:
         listening: the socket that all workers take connections from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         folder: a private, empty folder for the workers to share.
+        workers: how many workers to run.
     """
 
-    def __init__(self, settings: Settings, listening: socket.socket, tls: Mapping[str, Any], folder: Path) -> None:
+    def __init__(
+        self, settings: Settings, listening: socket.socket, tls: Mapping[str, Any], folder: Path, workers: int
+    ) -> None:
         self._settings = settings
         self._listening = listening
         self._tls = tls
         self._folder = folder
-        self._workers = settings.worker_count or 1
-        # Those that were asked for, or as many as the first worker finds worth it, up to one a core.
-        self._max_workers = settings.worker_count or settings.core_count
         (folder / METRICS_FOLDER).mkdir()
-        self._board = WorkerBoard.create(folder / WorkerBoard.FILE_NAME, max_workers=self._max_workers)
-        self._seats = [_WorkerSeat(index) for index in range(self._workers)]
+        self._board = WorkerBoard.create(folder / WorkerBoard.FILE_NAME, workers=workers)
+        self._seats = [_WorkerSeat(index) for index in range(workers)]
         self._context: ForkContext | SpawnContext = multiprocessing.get_context(  # type: ignore[assignment]
             "fork" if sys.platform == "linux" else "spawn"
         )
@@ -135,7 +137,6 @@ class Supervisor:
                         if self._has_ended(seat) and self._cannot_start(seat):
                             return CANNOT_START
                     self._replace_stuck()
-                    self._grow()
                 return self._drain(woken)
             finally:
                 for seat in self._seats:
@@ -176,10 +177,7 @@ class Supervisor:
 
     def _start(self, seat: _WorkerSeat) -> None:
         self._board.status_of(seat.index).clear()
-        settles = self._settings.worker_count is None and self._board.wanted_workers == 0
-        place = WorkerPlace(
-            self._folder, self._workers, seat.index, max_workers=self._max_workers if settles else self._workers
-        )
+        place = WorkerPlace(self._folder, workers=len(self._seats), index=seat.index)
         seat.was_ready = seat.is_killed = False
         seat.process = self._context.Process(
             target=run_worker,
@@ -227,16 +225,6 @@ class Supervisor:
                 logger.error("Worker %d (process %d) is ended: %s.", seat.index, seat.process.pid, reason)
                 seat.is_killed = True
                 seat.process.kill()
-
-    def _grow(self) -> None:
-        """Goes to as many workers as the first one found to be worth it; it makes way for one with its share only."""
-        wanted = self._board.wanted_workers
-        if wanted <= self._workers:
-            return
-        self._workers = wanted
-        if first := self._seats[0].process:
-            first.terminate()
-        self._seats += [_WorkerSeat(index) for index in range(len(self._seats), wanted)]
 
     def _drain(self, woken: socket.socket) -> int:
         """Lets every worker finish what it has; returns the exit status."""

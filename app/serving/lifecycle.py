@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from app.serving.service import Phase, Service
-from app.serving.worker_count import worthwhile_workers
 from app.system.kernel import lower_thread_priority
 
 # New objects after which the collector looks for cycles among them.
@@ -43,19 +42,11 @@ async def running(service: Service) -> AsyncIterator[None]:
 
 
 async def _load_and_watch(service: Service) -> None:
-    """Loads the models, then follows the store; the only worker finds out whether it should be joined by others."""
+    """Loads the models, then follows the store."""
     await service.registry.load_all()
     # What is there now stays. Looking through all of it again and again, as the collector of cycles does, would hold up
     # every request for a tenth of a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)
-    place = service.place
-    if place and not service.is_settled:
-        models = service.registry.served
-        wanted = await asyncio.to_thread(worthwhile_workers, models, max_workers=place.max_workers)
-        if wanted == 1:
-            service.is_settled = True
-        else:  # the supervisor replaces this one by several with a smaller share of the cores each
-            place.board.wanted_workers = wanted
     await service.watcher.run()

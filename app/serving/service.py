@@ -45,8 +45,6 @@ class Service:
     def __init__(self, settings: Settings, place: WorkerPlace | None = None) -> None:
         self.settings = settings
         self.place = place
-        # Whether the number of workers is known. While it is not, this one may be about to be replaced by several.
-        self.is_settled = place is None or place.workers == place.max_workers
         self.metrics = Metrics(place)
         self.registry = Registry(
             settings,
@@ -103,11 +101,6 @@ class Service:
             raise NotReadyError(default.reason, retry_after_s=5)
         if reason := self.watchdog.verdict.unready_because:
             raise NotReadyError(reason, retry_after_s=5)
-        self._check_settled()
-
-    def _check_settled(self) -> None:
-        if self.place and not self.is_settled:
-            raise NotReadyError("The service is starting its workers.", retry_after_s=1)
 
     def check_started(self) -> None:
         """Raises what says that a model is still being loaded.
@@ -128,12 +121,10 @@ class Service:
 
         Raises:
             DrainingError: the service finishes only what came before.
-            NotReadyError: this process may be about to be replaced, and whoever has an answer goes on asking.
             OverloadedError: there is no room for it.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        self._check_settled()
         self.admission.check(model=model, more_bytes=declared_bytes, deadline=deadline)
 
     def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:

@@ -1,48 +1,86 @@
-"""How many worker processes pay: as many as are needed to feed the models, when Python is slower than they are.
+"""Decides how many worker processes pay: as many as it takes for Python not to be slower than the models.
 
-loaded models -> images a second of each engine, all streams busy -> one worker, or several
+parameters and image side of each model, from its manifest -> estimated images/s on all cores -> the slowest decides
+
+Nothing is loaded for it, so that the parent of the workers can decide before it forks them.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import multiprocessing
+import sys
+from pathlib import Path
 from typing import Final
 
-from app.inference.golden_check import grey_image
-from app.inference.measuring import rate_of
-from app.models.served_model import ServedModel
+from app.errors import ArtifactError, PredictorError
+from app.inference.engine import resolve_devices
+from app.settings import Settings
+from app.store.model_store import ModelStore, is_file_reference
+from app.store.signatures import TrustedKeys
+from app.store.stored_version import version_to_serve
 
 logger = logging.getLogger("app.serving")
 
+# One core computes about this many images a second, times the network's parameters, times the side of its input in
+# pixels. An estimate from 22 networks (benchmarks/NOTES.md, "How many workers").
+_CORE_SPEED: Final = 160e9
 # What one process can receive, decode and answer is about 1,000 small images a second (docs/workers.md): below that
 # the model is the limit, and a second copy of it would only cost memory.
 _ONE_PROCESS_IMAGES_PER_S: Final = 1000
 # Above it, each worker is given this much, so that Python is not the limit again.
 _IMAGES_PER_S_PER_WORKER: Final = 500
-_MEASURED_S: Final = 0.1
-_MEASURED_BATCH_SIZE: Final = 2
+# What is assumed of a plain TorchScript file, which does not tell before it is loaded.
+_BYTES_PER_PARAMETER: Final = 4
+_USUAL_SIDE: Final = 224
 
 
-def worthwhile_workers(models: Sequence[ServedModel], *, max_workers: int) -> int:
-    """Returns how many processes pay for these models: what the slowest of them needs. Blocks.
+def worthwhile_workers(settings: Settings) -> int:
+    """Returns how many processes pay for the models that are to be served: what the slowest of them needs.
+
+    1 on a single core, on a GPU, and when a model is missing or cannot be read: the worker that loads it tells why.
 
     Args:
-        models: loaded, idle.
-        max_workers: one for each usable core.
+        settings: the service's settings.
+
+    Raises:
+        SignatureError: the trusted keys cannot be read.
     """
-    if max_workers == 1 or not models or any(model.engine.device != "cpu" for model in models):
+    cores = settings.core_count
+    store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
+    try:
+        slowest = cores * min(_images_per_s_per_core(reference, store) for reference in settings.model_references)
+    except (PredictorError, OSError):
         return 1
-    slowest = min(_images_per_s(model) for model in models)
-    if slowest < _ONE_PROCESS_IMAGES_PER_S:
+    workers = min(cores, int(slowest / _IMAGES_PER_S_PER_WORKER))
+    if slowest < _ONE_PROCESS_IMAGES_PER_S or workers == 1 or not _computes_on_cpu(settings.device):
         return 1
-    workers = min(max_workers, int(slowest / _IMAGES_PER_S_PER_WORKER))
-    logger.info("The models can do %.0f images/s, more than one process can feed: %d workers.", slowest, workers)
+    logger.info("The models can do about %.0f images/s, more than one process can feed: %d workers.", slowest, workers)
     return workers
 
 
-def _images_per_s(model: ServedModel) -> float:
-    if model.layout.measured:
-        return max(each.images_per_s for each in model.layout.measured)
-    batch = [grey_image(model.artifact)] * _MEASURED_BATCH_SIZE
-    return rate_of(model.engine, batch, model.layout.layout.streams, _MEASURED_S)
+def _images_per_s_per_core(reference: str, store: ModelStore) -> float:
+    stored_version, _ = version_to_serve(reference, store, served=None, rejected={})
+    assert stored_version is not None  # nothing serves and nothing was rejected
+    if is_file_reference(reference):
+        parameters, side = Path(reference).stat().st_size / _BYTES_PER_PARAMETER, _USUAL_SIDE
+    else:
+        manifest = store.read_manifest(stored_version.path)
+        parameters, side = manifest.architecture.parameter_count, manifest.preprocessing.image_size
+    return _CORE_SPEED / (max(1, parameters) * side)
+
+
+def _computes_on_cpu(device: str) -> bool:
+    """Asks in a process of its own: one that has asked for GPUs cannot be forked into processes that use them."""
+    asking = multiprocessing.get_context("fork").Process(target=_exit_unless_cpu, args=(device,))
+    asking.start()
+    asking.join()
+    return asking.exitcode == 0
+
+
+def _exit_unless_cpu(device: str) -> None:
+    try:
+        devices = resolve_devices(device)
+    except ArtifactError:
+        sys.exit(1)
+    sys.exit(any(each.type != "cpu" for each in devices))

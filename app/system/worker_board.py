@@ -23,10 +23,9 @@ _BYTES_PER_FIELD: Final = 8
 
 
 class _Header(IntEnum):
-    WANTED_WORKERS = 0
-    DRAINING = 1
-    RESTARTS = 2
-    COMPLETE = 3
+    DRAINING = 0
+    RESTARTS = 1
+    COMPLETE = 2
 
 
 class _Field(IntEnum):
@@ -54,19 +53,10 @@ class WorkerBoard:
             self._fields = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
 
     @classmethod
-    def create(cls, path: Path, *, max_workers: int) -> WorkerBoard:
-        """Makes the file, with a row for every worker that there may ever be."""
-        path.write_bytes(bytes((1 + max_workers) * _FIELDS * _BYTES_PER_FIELD))
+    def create(cls, path: Path, *, workers: int) -> WorkerBoard:
+        """Makes the file, with a row for each of so many workers, and maps it."""
+        path.write_bytes(bytes((1 + workers) * _FIELDS * _BYTES_PER_FIELD))
         return cls(path)
-
-    @property
-    def wanted_workers(self) -> int:
-        """How many workers the first one found to be worth it; 0 if it has asked for none."""
-        return int(self._fields[_Header.WANTED_WORKERS])
-
-    @wanted_workers.setter
-    def wanted_workers(self, count: int) -> None:
-        self._fields[_Header.WANTED_WORKERS] = count
 
     @property
     def draining(self) -> bool:
@@ -180,13 +170,11 @@ class WorkerPlace:
         folder: private to this run of the service, the same for all workers, gone afterwards.
         workers: how many there are.
         index: which of them this is, from 0; a replacement takes the place of the one that died.
-        max_workers: how many there may be, should the models turn out to be faster than one process can feed.
     """
 
     folder: Path
     workers: int
     index: int
-    max_workers: int
 
     @cached_property
     def board(self) -> WorkerBoard:

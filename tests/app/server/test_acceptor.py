@@ -39,8 +39,8 @@ def listening() -> socket.socket:
 
 
 def two_workers(listening: socket.socket, folder: Path) -> list[Worker]:
-    WorkerBoard.create(folder / WorkerBoard.FILE_NAME, max_workers=2)
-    return [Worker(listening, WorkerPlace(folder, 2, index, 2)) for index in range(2)]
+    WorkerBoard.create(folder / WorkerBoard.FILE_NAME, workers=2)
+    return [Worker(listening, WorkerPlace(folder, 2, index)) for index in range(2)]
 
 
 async def connect(listening: socket.socket, workers: list[Worker], count: int) -> list[socket.socket]:
