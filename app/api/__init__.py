@@ -4,7 +4,6 @@ middleware.py -> every request: its id, its log line, its metrics, its timings
 request_log.py -> what is recorded of a request
 security_headers.py -> headers that every answer carries
 auth.py, keys.py -> whose API key it is, and what that key may do
-direct_route.py -> the fast way from a plain prediction request to its endpoint
 predict.py -> the prediction routes
 uploads.py -> reads the images of a request, within the limits
 disconnect.py -> stops the work for a client that has left

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
@@ -107,11 +106,6 @@ def add_exception_handlers(app: FastAPI) -> None:
     async def predictor_error(request: Request, error: PredictorError) -> Response:
         retry_after = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
         return answer(request, error.code, error.detail, retry_after)
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid_parameter(request: Request, error: RequestValidationError) -> Response:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        return answer(request, "invalid_parameter", f"{problems}.")
 
     @app.exception_handler(HTTPException)
     async def http_exception(request: Request, error: HTTPException) -> Response:

@@ -18,7 +18,6 @@ from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.auth import Auth
-from app.api.direct_route import TIMEOUT_HEADER, plain_timeout_ms
 from app.api.problems import MEDIA_TYPE, problem_details
 from app.api.request_log import RequestRecorder, request_id_of
 from app.api.schemas import ProblemDetails
@@ -79,10 +78,9 @@ class Refusals:
             return None
         started_at = time.monotonic()
         overloaded = self._overload(service.deadline_of(started_at, None))
-        end = received.find(b"\r\n\r\n")
-        # Most requests are not refused: they cost no more than this look.
-        if overloaded is None and TIMEOUT_HEADER not in received[: max(end, 0)].lower():
+        if overloaded is None:
             return None
+        end = received.find(b"\r\n\r\n")
         plain = _PLAIN_HEAD.fullmatch(received, 0, end) if end > 0 else None
         if plain is None:
             return None
@@ -94,11 +92,6 @@ class Refusals:
         if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
             return None
         if service.settings.cors_origins and b"origin" in headers:  # the answer depends on it
-            return None
-        if overloaded is None:
-            own_limit = plain_timeout_ms(headers.get(TIMEOUT_HEADER, b""))
-            overloaded = self._overload(service.deadline_of(started_at, own_limit))
-        if overloaded is None:
             return None
         path, key = plain["path"].decode(), None
         if self._auth.needs_keys:

@@ -121,9 +121,13 @@ def test_format_that_is_switched_off_is_refused(start_app: StartApp) -> None:
     assert "PNG images are switched off" in response.json()["detail"]
 
 
-@pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5"])
-def test_top_k_out_of_range_is_refused(client: TestClient, top_k: str) -> None:
-    check(client.post(f"/predict?top_k={top_k}", content=colour_image("red")), "invalid_parameter")
+@pytest.mark.parametrize("path", ["/predict", "/predict/batch", "/models/colours/predict"])
+@pytest.mark.parametrize("top_k", ["0", "-1", "x", "1.5", "", "9" * 400])
+def test_top_k_out_of_range_is_refused(client: TestClient, path: str, top_k: str) -> None:
+    response = client.post(f"{path}?top_k={top_k}", content=colour_image("red"))
+
+    check(response, "invalid_parameter")
+    assert "top_k" in response.json()["detail"]
 
 
 def test_wrong_method_names_the_right_ones(client: TestClient) -> None:
@@ -210,6 +214,11 @@ def test_time_that_is_no_time_is_refused(client: TestClient, timeout_ms: str) ->
 
     check(response, "invalid_parameter")
     assert "X-Request-Timeout-Ms" in response.json()["detail"]
+
+
+def test_client_may_have_all_the_time_in_the_world(client: TestClient) -> None:
+    headers = {"X-Request-Timeout-Ms": "9" * 400}
+    assert client.post("/predict", content=colour_image("red"), headers=headers).status_code == 200
 
 
 def test_failing_model_is_an_internal_error_without_a_traceback(
