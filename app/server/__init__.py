@@ -7,7 +7,7 @@ acceptor.py -> takes new connections, shared evenly among the workers
 tls.py -> certificates and keys for HTTPS
 connections.py -> how many connections are open, and which one is closed for a new one
 http_protocol.py -> the bytes of one connection: limits, deadlines, keep-alive
-early_refusal.py -> answers 503 ahead of the parser when there is no room
+early_refusal.py -> answers 503 ahead of the application when there is no room
 joined_writes.py -> sends the head and the body of an answer in one write
 
 All of it can be left out: any ASGI server can run `app.main:create_app`.

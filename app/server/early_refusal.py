@@ -1,18 +1,18 @@
-"""Refuses predictions that there is no room for, before they cost a parser, a task, a layer or a route.
+"""Refuses predictions for which there is no room, before they cost a task, a layer or a route of the application.
 
-bytes of a head -> plain? -> room? -> whose key? -> the whole answer, which the connection writes; else uvicorn has
-them, and the application, which refuses by itself what it must
+a complete head -> a prediction? -> is there room? -> a good key? -> 503, which the connection writes
+in all other cases -> the application, which refuses by itself what it must
 
-At ten times what the service can do, most of its answers are refusals: what each costs is taken from those that are
-admitted. What uvicorn, the middleware and the routes do for one was most of that cost (docs/performance.md).
+At ten times what the service can do, most of its answers are refusals, and what each costs is taken from the requests
+that are admitted. Where a layer of the application refuses instead, 4 to 8 % fewer are answered
+(benchmarks/NOTES.md).
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -27,35 +27,16 @@ from app.serving.service import Phase, Service
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-# All that is understood here is what nobody could understand otherwise: the length in digits, each header once and on
-# one line. The rest is uvicorn's parser's, so that no two ideas of where a request ends ever meet on one connection.
-_PLAIN_HEAD: Final = re.compile(
-    rb"(?P<method>POST|PUT) (?P<path>/predict(?:/batch)?)(?:\?[!-~]*)? HTTP/1\.1(?:\r\n[\w-]+:[ -~]*)+"
-)
-_LENGTH: Final = re.compile(rb"[0-9]{1,12}")
-_NOT_PLAIN: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
+_METHODS: Final = (b"POST", b"PUT")
+_PATHS: Final = {b"/predict": "/predict", b"/predict/batch": "/predict/batch"}
 
 
-class Refusal(NamedTuple):
-    """What becomes of a request that is refused.
-
-    Attributes:
-        answer: head and body.
-        body_start: where the request's body begins, in what has come.
-        body_bytes: its length.
-    """
-
-    answer: bytes
-    body_start: int
-    body_bytes: int
-
-
-class Refusals:
-    """Looks at the heads of requests.
+class EarlyRefusals:
+    """Looks at the heads of requests while the service is full.
 
     Args:
-        service: that has room, or has not.
-        auth: what opens it.
+        service: the service that has room or not.
+        auth: the service's keys.
     """
 
     def __init__(self, service: Service, auth: Auth) -> None:
@@ -63,47 +44,40 @@ class Refusals:
         self._auth = auth
         self._recorder = RequestRecorder(service.metrics, access_log=service.settings.access_log)
 
-    def of(self, received: bytes, *, scheme: str, defaults: RawHeaders) -> Refusal | None:
-        """Returns what becomes of a request; None for all that the application is to look at.
+    def look_at(
+        self, method: bytes, target: bytes, headers: list[tuple[bytes, bytes]], *, scheme: str, defaults: RawHeaders
+    ) -> bytes | None:
+        """Returns the whole answer to a request that is refused, None if the application is to answer it.
 
         Args:
-            received: what has come, from the first byte of a request on.
+            method: the HTTP method.
+            target: the path and the query, as they were sent.
+            headers: the request's headers, with their names in lower case.
             scheme: `http` or `https`.
             defaults: headers that every answer has.
         """
-        service = self._service
-        if not service.admission.pending_images or service.phase is not Phase.SERVING:
+        service, path, key = self._service, _PATHS.get(target.partition(b"?")[0]), None
+        if path is None or method not in _METHODS or not service.admission.pending_images:
             return None
-        if service.tracing is not None:  # which wants to see every request
+        if service.phase is not Phase.SERVING or service.tracing is not None:  # a refusal is traced too
             return None
         started_at = time.monotonic()
         overloaded = self._overload(service.deadline_of(started_at, None))
         if overloaded is None:
             return None
-        end = received.find(b"\r\n\r\n")
-        plain = _PLAIN_HEAD.fullmatch(received, 0, end) if end > 0 else None
-        if plain is None:
+        given = Headers(raw=headers)
+        if service.settings.cors_origins and "origin" in given:  # the answer has more headers for it
             return None
-        lines = received[:end].split(b"\r\n")[1:]
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-        length = _LENGTH.fullmatch(headers.get(b"content-length", b""))
-        if length is None or len(headers) < len(lines) or not _NOT_PLAIN.isdisjoint(headers):
-            return None
-        if headers.get(b"connection", b"keep-alive").lower() != b"keep-alive":
-            return None
-        if service.settings.cors_origins and b"origin" in headers:  # the answer depends on it
-            return None
-        path, key = plain["path"].decode(), None
         if self._auth.needs_keys:
             try:
-                key = self._auth.check(path, Headers(raw=list(headers.items())))
-            except PredictorError:  # told as every stranger is
+                key = self._auth.check(path, given)
+            except PredictorError:  # the application answers 401 or 403
                 return None
-        request_id = request_id_of(headers.get(b"x-request-id", b"").decode("ascii"))
+        request_id = request_id_of(given.get("x-request-id", ""))
         problem = problem_details(overloaded.code, overloaded.detail, request_id)
         seconds = time.monotonic() - started_at
         self._recorder.record(
-            method=plain["method"].decode(),
+            method=method.decode(),
             path=path,
             route=path,
             status=problem.status,
@@ -116,26 +90,25 @@ class Refusals:
             (b"retry-after", str(overloaded.retry_after_s).encode()),
             (b"server-timing", f"total;dur={1000 * seconds:.2f}".encode()),
         )
-        answer = whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
-        return Refusal(answer, end + 4, int(length[0]))
+        return whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
 
     def _overload(self, deadline: float) -> OverloadedError | None:
-        """Returns why there is no room for a request."""
+        """Returns why there is no room for a request with this deadline, None if there is."""
         try:
             self._service.check_admissible(model=None, declared_bytes=0, deadline=deadline)
         except OverloadedError as error:
-            # Its traceback leads to the caller's frame, and that to the error: a cycle, with the request's bytes in it.
+            # The traceback leads to the caller's frame, and that to the error: a cycle, with the request's bytes in it.
             return error.with_traceback(None)
         return None
 
 
 def whole_answer(problem: ProblemDetails, *, scheme: str, headers: RawHeaders) -> bytes:
-    """Returns an answer of HTTP/1.1, head and body, for what is answered without the application.
+    """Returns an answer of HTTP/1.1, head and body, that is written without the application.
 
     Args:
-        problem: that it tells of.
+        problem: the body.
         scheme: `http` or `https`.
-        headers: beyond those that tell of the body, of the request's id and of security.
+        headers: all headers but those of the body, of the request's id and of security.
     """
     body = problem.model_dump_json().encode()
     of_body = f"content-length: {len(body)}\r\nx-request-id: {problem.request_id}\r\n\r\n".encode()

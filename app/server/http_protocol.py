@@ -1,11 +1,11 @@
-"""What one client may do to a connection: uvicorn's HTTP protocol, with the limits that it leaves to a proxy.
+"""Limits what one client may do to a connection: uvicorn's HTTP protocol with the limits that it leaves to a proxy.
 
-accept -> room? -> `refusal.py` -> head (bytes, seconds) -> the application -> the rest of a body that nobody
-reads -> idle -> next head
+accept -> is there room? -> head, limited in bytes and seconds -> early_refusal.py -> the application
+-> the rest of a body that nobody reads -> idle -> the next head
 
-uvicorn bounds neither the size of a request's head nor the time that it takes, keeps connections that never send
-anything, reads on without end what the application has refused, and may close so early that a client who still sends
-cannot read its answer. Little of this runs on the way of an ordinary request.
+uvicorn limits neither the size of a request's head nor its time. It keeps connections that never send anything. It
+reads without end what the application has refused. It may close a connection so early that a client that still sends
+cannot read its answer. Little of the code here runs for an ordinary request.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from app.api.auth import Auth
 from app.api.problems import problem_details
 from app.api.request_log import request_id_of
 from app.server.connections import Connections
-from app.server.early_refusal import Refusals, whole_answer
+from app.server.early_refusal import EarlyRefusals, whole_answer
 from app.server.joined_writes import JoiningTransport
 from app.serving.service import Service
 
@@ -37,6 +37,7 @@ UVICORN_NAMES: Final = {
         "server_state": "what all connections of the process share",
         "url": "the target of the request whose head is being parsed, as bytes",
         "headers": "its headers so far, as pairs of bytes",
+        "parser": "httptools' parser of the connection",
         "expect_100_continue": "whether its client waits for `100 Continue` before it sends the body",
         "cycle": "the latest request and its answer; None before the first request",
         "timeout_keep_alive": "how long a connection may be idle, in seconds",
@@ -63,15 +64,21 @@ UVICORN_NAMES: Final = {
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
-# How long what a refused client still sends is read, and thrown away, so that it gets to read the refusal: closing at
-# once would reset the connection. nginx's lingering_time; shorter where there are too many connections.
+# How long the service reads, and throws away, what a refused client still sends. Closing at once would reset the
+# connection before the client has read its refusal. nginx's lingering_time; shorter if there are too many.
 _LINGER_S: Final = 30.0
 _SHORT_LINGER_S: Final = 1.0
 
 
 def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
-    """Returns what uvicorn is to make its connections of: `uvicorn.Config(http=...)`."""
-    refusals = Refusals(service, auth)
+    """Returns the protocol class for `uvicorn.Config(http=...)`.
+
+    Args:
+        service: the service that has room or not.
+        auth: the service's keys.
+        connections: counts the connections of this process.
+    """
+    refusals = EarlyRefusals(service, auth)
     return partial(  # type: ignore[return-value] # uvicorn only calls it
         LimitedProtocol, connections=connections, refusals=refusals
     )
@@ -81,11 +88,11 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection.
 
     Args:
-        config: of uvicorn.
-        server_state: uvicorn's, shared by all connections.
-        app_state: of the lifespan.
-        connections: shared by all connections too.
-        refusals: likewise.
+        config: uvicorn's configuration.
+        server_state: uvicorn's state of this process, shared by all connections.
+        app_state: the state that the lifespan hands to every request.
+        connections: counts the connections of this process.
+        refusals: looks at the heads of requests.
     """
 
     def __init__(
@@ -96,7 +103,7 @@ class LimitedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         connections: Connections,
-        refusals: Refusals,
+        refusals: EarlyRefusals,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._connections = connections
@@ -104,20 +111,19 @@ class LimitedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._in_message = False
         self._last_received = 0
-        self._unread_bytes = 0  # received since the head began, or since the last piece of its body
-        self._unwanted_bytes = 0  # of a body that was refused before uvicorn's parser had its head
-        self._ending = False  # what comes now is thrown away
+        self._unread_bytes = 0  # received since the head began, or since the last piece of the body
+        self._ending = False  # what the client still sends is thrown away
         self._lingers_shortly = False
         self._timer: asyncio.TimerHandle | None = None
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Takes the connection in, or says that there are too many."""
+        """Counts the connection, or answers that there are too many."""
         self._joining = JoiningTransport(transport, self.loop)
         super().connection_made(self._joining)  # type: ignore[arg-type] # what uvicorn uses of one
         if self._connections.enter(self):
-            self._wait_for_next()  # by uvicorn's own timer, which it starts only after a first answer
+            self._wait_for_next()  # uvicorn starts this timer of its own only after a first answer
             return
         self._lingers_shortly = self._connections.begin_refusal()
         if self._lingers_shortly:
@@ -135,19 +141,13 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser, for as long as what it keeps is bounded."""
+        """Feeds the parser while the head is within its limit."""
         if self._ending:
-            return
-        if self._unwanted_bytes:
-            data = self._throw_away(data, 0)
-        elif self._is_idle and not self._in_message:
-            data = self._refuse_at_once(data)
-        if not data:
             return
         self._last_received = len(data)
         self._unread_bytes += len(data)
         super().data_received(data)
-        if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or what follows a chunked body
+        if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or the trailer of a chunked body
             self._refuse_head()
         elif self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or self._is_idle):
             self._timer = self.loop.call_later(HEAD_TIMEOUT_S, self._head_timed_out)
@@ -155,7 +155,7 @@ class LimitedProtocol(HttpToolsProtocol):
     # Called by the parser
 
     def on_message_begin(self) -> None:
-        """Starts to count."""
+        """Starts to count the bytes of a head."""
         super().on_message_begin()
         self._in_head = self._in_message = True
         self._unread_bytes = self._last_received
@@ -166,40 +166,42 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._in_head = False
         self._stop_timer()
-        if self._unread_bytes > MAX_HEAD_BYTES:  # of which some may be body
+        if self._unread_bytes > MAX_HEAD_BYTES:  # some of them may be the body's
             if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
                 self._refuse_head()
                 return
             self._unread_bytes = 0
+        if self._refuse_early():
+            return
         super().on_headers_complete()
         self._connections.work(self)
-        # A client that waits to be told to go on, and is refused, may send its body or not: the parser could not tell.
+        # A refused client that waited for `100 Continue` may send its body or not, and the parser could not tell.
         if self.expect_100_continue or self._connections.give_away():
             self.cycle.keep_alive = False
         if not self.cycle.keep_alive:
             self.cycle.transport = _GentlyClosing(self)  # type: ignore[assignment]
 
     def on_body(self, body: bytes) -> None:
-        """Passes a piece of a body on."""
+        """Hands a piece of a body to the application, or throws it away if the answer is complete."""
         self._unread_bytes = 0
         if not self._ending and not self._is_idle:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Ends the counting."""
+        """Ends the request."""
         self._in_message = False
         if self._ending:
             return
         self._stop_timer()
         if not self._is_idle:
             super().on_message_complete()
-        else:  # answered before, and uvicorn's timer stopped when this came
+        else:  # the answer was complete before, and uvicorn stopped its timer when these bytes came
             self._wait_for_next()
 
     # Called by the application's side
 
     def on_response_complete(self) -> None:
-        """Waits for the next request, or for the rest of a body that nobody reads."""
+        """Waits for the next request, or first for the rest of a body that nobody reads."""
         super().on_response_complete()
         if self._is_idle and not self.transport.is_closing():
             self._connections.wait(self)
@@ -220,14 +222,14 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def close_gently(self) -> None:
-        """Ends the connection after its answer, which its client can read even if it is still sending."""
+        """Ends the connection after its answer. A client that is still sending can read the answer."""
         if self._in_message and not self.transport.is_closing():
             self._end()
         else:
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what is no HTTP; called by uvicorn's `data_received`."""
+        """Answers bytes that are not HTTP; called by uvicorn's `data_received`."""
         if not self._ending:
             self._refuse("malformed_request", msg)
 
@@ -235,29 +237,27 @@ class LimitedProtocol(HttpToolsProtocol):
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _refuse_at_once(self, data: bytes) -> bytes:
-        """Answers the request that begins with this data, if there is no room for it; returns what is behind it."""
-        refusal = self._refusals.of(data, scheme=self.scheme or "http", defaults=self.server_state.default_headers)
-        if refusal is None or self.transport.is_closing():
-            return data
+    def _refuse_early(self) -> bool:
+        """Answers the request whose head is complete if there is no room for it; its body is thrown away."""
+        if not self._is_idle or self.expect_100_continue or self.transport.is_closing():
+            return False
+        if self.parser.should_upgrade() or not self.parser.should_keep_alive():
+            return False
+        answer = self._refusals.look_at(
+            self.parser.get_method(),
+            self.url,
+            self.headers,
+            scheme=self.scheme or "http",
+            defaults=self.server_state.default_headers,
+        )
+        if answer is None:
+            return False
         self.server_state.total_requests += 1
+        self._joining.write_whole(answer)
         self._connections.work(self)  # and from now on it is the one that has waited for the shortest time
         self._connections.wait(self)
-        self._joining.write_whole(refusal.answer)
-        self._unwanted_bytes = refusal.body_bytes
-        return self._throw_away(data, refusal.body_start)
-
-    def _throw_away(self, data: bytes, start: int) -> bytes:
-        """Forgets what has come of a refused body; returns what is behind it."""
-        end = min(start + self._unwanted_bytes, len(data))
-        self._unwanted_bytes -= end - start
-        if not self._unwanted_bytes:
-            self._stop_timer()
-            self._wait_for_next()
-        elif self._timer is None:
-            self._unset_keepalive_if_required()
-            self._start_timer(_LINGER_S, self.drop)
-        return data[end:]
+        self._start_timer(_LINGER_S, self.drop)
+        return True
 
     def _wait_for_next(self) -> None:
         self._unset_keepalive_if_required()
@@ -271,14 +271,14 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_idle:
             detail = f"The request's headers have not come within {HEAD_TIMEOUT_S:.0f} seconds."
             self._refuse("request_too_slow", detail)
-        else:  # it follows a request that is still worked on
+        else:  # the head follows a request that has no answer yet
             self._start_timer(HEAD_TIMEOUT_S, self._head_timed_out)
 
     def _refuse(self, code: str, detail: str) -> None:
         self._connections.count(code)
         if self._is_idle:
             self._answer_and_end(code, detail)
-        else:  # an answer is under way, into which no other may be put
+        else:  # an answer is being written: no other may be put into it
             self.drop()
 
     def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
@@ -306,10 +306,10 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 class _GentlyClosing:
-    """What an answer after which the connection is closed is written to: uvicorn would close it at once.
+    """The transport of the last answer of a connection, which `close_gently` closes; uvicorn would close it at once.
 
     Args:
-        protocol: whose connection it is.
+        protocol: the connection's protocol.
     """
 
     def __init__(self, protocol: LimitedProtocol) -> None:
@@ -318,5 +318,5 @@ class _GentlyClosing:
         self.is_closing = protocol.transport.is_closing
 
     def close(self) -> None:
-        """Called at the end of the answer."""
+        """Ends the connection; uvicorn calls it at the end of the answer."""
         self._protocol.close_gently()

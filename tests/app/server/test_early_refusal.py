@@ -186,7 +186,6 @@ def test_no_request_ends_elsewhere_than_for_the_parser(start_full: StartFull, re
                 time.sleep(0.02 * (len(parts) > 1))
             return re.findall(rb"HTTP/1.1 (\d+)", until_closed(connection))
 
-    # A head that comes in two pieces is the parser's.
     assert statuses([request_bytes + last]) == statuses([request_bytes[:3], request_bytes[3:] + last])
 
 
