@@ -24,7 +24,7 @@ from app.api.problems import problem_details
 from app.api.request_log import request_id_of
 from app.server.connections import Connections
 from app.server.early_refusal import EarlyRefusals, whole_answer
-from app.server.joined_writes import JoiningTransport
+from app.server.joined_writes import JoinedWrites
 from app.serving.service import Service
 
 # What this module takes from inside uvicorn, which promises none of it. Read in uvicorn 0.54.0; pyproject.toml allows a
@@ -120,8 +120,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Counts the connection, or answers that there are too many."""
-        self._joining = JoiningTransport(transport, self.loop)
-        super().connection_made(self._joining)  # type: ignore[arg-type] # what uvicorn uses of one
+        joined = JoinedWrites(transport, self.loop)
+        super().connection_made(joined)  # type: ignore[arg-type] # it has what uvicorn uses of a transport
         if self._connections.enter(self):
             self._wait_for_next()  # uvicorn starts this timer of its own only after a first answer
             return
@@ -253,7 +253,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if answer is None:
             return False
         self.server_state.total_requests += 1
-        self._joining.write_whole(answer)
+        self.transport.write(answer)
         self._connections.work(self)  # and from now on it is the one that has waited for the shortest time
         self._connections.wait(self)
         self._start_timer(_LINGER_S, self.drop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.server.joined_writes import JoiningTransport
+from app.server.joined_writes import JoinedWrites
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +36,7 @@ class FakeTransport:
 
 async def test_head_and_body_of_one_turn_are_written_together_and_those_of_the_next_apart() -> None:
     fake = FakeTransport()
-    transport = JoiningTransport(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
+    transport = JoinedWrites(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
     transport.write(b"head,")
     transport.write(b"body")
     await asyncio.sleep(0)
@@ -50,7 +50,7 @@ async def test_head_and_body_of_one_turn_are_written_together_and_those_of_the_n
 @pytest.mark.parametrize(("end", "ended"), [("close", "closed"), ("write_eof", "eof")])
 async def test_what_was_written_goes_out_before_the_end(end: str, ended: str) -> None:
     fake = FakeTransport()
-    transport = JoiningTransport(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
+    transport = JoinedWrites(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
     transport.write(b"last words")
     getattr(transport, end)()
     await asyncio.sleep(0)
@@ -60,7 +60,7 @@ async def test_what_was_written_goes_out_before_the_end(end: str, ended: str) ->
 
 async def test_nothing_is_written_to_a_connection_that_is_gone() -> None:
     fake = FakeTransport()
-    transport = JoiningTransport(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
+    transport = JoinedWrites(fake, asyncio.get_running_loop())  # type: ignore[arg-type]
     transport.write(b"too late")
     fake.close()
     await asyncio.sleep(0)
