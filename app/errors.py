@@ -1,7 +1,7 @@
-"""What can go wrong: one exception tree, and one table from its codes to HTTP.
+"""The exceptions of the service, as one tree: every error that a user can meet is a `PredictorError`.
 
-Nothing here knows a web framework, so that `training` and the command line share the same errors;
-`problems.py` turns them into `application/problem+json`, and into the OpenAPI document.
+Nothing here knows HTTP, so that `training` and the command line share the same errors. `app/api/problems.py` turns them
+into `application/problem+json` by their codes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class PredictorError(Exception):
     Attributes:
         code: the machine-readable name, stable across releases.
         detail: one sentence for a person: what is wrong and, where possible, the way out.
-        retry_after_s: seconds after which the same request may succeed, or None.
+        retry_after_s: seconds after which the same request may succeed; None if it will not, or nobody knows.
     """
 
     code: ClassVar[str] = "internal"
@@ -37,31 +37,31 @@ class EmptyBodyError(ImageError):
 
 
 class CorruptImageError(ImageError):
-    """A known format that cannot be decoded or is cut short."""
+    """The image has a known format, and cannot be decoded or is cut short."""
 
     code = "corrupt_image"
 
 
 class UnsupportedFormatError(ImageError):
-    """Not an image, or a format that is switched off."""
+    """The bytes are no image, or an image of a format that is switched off."""
 
     code = "unsupported_format"
 
 
 class TooManyPixelsError(ImageError):
-    """The header announces more pixels than the limit allows."""
+    """The image's header announces more pixels than the limit allows."""
 
     code = "too_many_pixels"
 
 
 class BodyTooLargeError(PredictorError):
-    """More bytes than the limit allows; counted while reading."""
+    """The body has more bytes than the limit allows; they are counted while it is read."""
 
     code = "body_too_large"
 
 
 class MissingFileError(PredictorError):
-    """A multipart body without a usable file part."""
+    """The body is multipart and has no usable file part."""
 
     code = "missing_file"
 
@@ -73,53 +73,53 @@ class RequestTooSlowError(PredictorError):
 
 
 class InvalidParameterError(PredictorError):
-    """A parameter out of its range or of the wrong type."""
+    """A parameter is out of its range or of the wrong type."""
 
     code = "invalid_parameter"
 
 
 class UnauthorizedError(PredictorError):
-    """No key was sent where one is needed, or one that is not known."""
+    """The request needs a key, and has none or one that is not known."""
 
     code = "unauthorized"
 
 
 class ForbiddenError(PredictorError):
-    """A known key that does not open what was asked for."""
+    """The key is known, and does not open what was asked for."""
 
     code = "forbidden"
 
 
 class UnknownModelError(PredictorError):
-    """No model of that name or version."""
+    """There is no model of that name or version."""
 
     code = "unknown_model"
 
 
 class ArtifactError(PredictorError):
-    """A published model that is missing, damaged, or does not compute what it promised."""
+    """A published model is missing or damaged, or does not compute what its golden examples promise."""
 
     code = "not_ready"
 
 
 class ModelRejectedError(PredictorError):
-    """A version that was to be served cannot be; what served before serves on."""
+    """A version that was asked for cannot serve; the version that served before goes on serving."""
 
     code = "model_rejected"
 
 
 class MemoryBudgetError(PredictorError):
-    """Another model would take more memory than models may have."""
+    """With one more model, models would take more memory than they may."""
 
     code = "memory_budget"
 
 
 class UnavailableError(PredictorError):
-    """The service cannot take this request now; another time, or another replica, can."""
+    """The service cannot take this request now; it may later, or another replica may."""
 
 
 class NotReadyError(UnavailableError):
-    """No verified model serves yet, or its load failed."""
+    """No verified model serves: it is still being loaded, or its load failed."""
 
     code = "not_ready"
 

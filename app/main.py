@@ -23,7 +23,7 @@ from app.settings import Settings
 from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 
-_API_VERSION = "1"  # of the interface; the software's own is nobody's business
+_API_VERSION = "1"  # the version of the HTTP interface; the software's own version is not shown to clients
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
 
 
@@ -54,7 +54,11 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
         lifespan=lambda _app: running(service),
         docs_url=None,
         redoc_url=None,
-        telemetry={"tracing": False, "metrics": False, "logs": False},  # ours are elsewhere; asking costs each request
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # FastAPI's would cost each request time; ours are in app.telemetry
     )
     app.state.service = service
     app.state.auth = auth = Auth(settings)

@@ -1,9 +1,10 @@
-"""The parent of the worker processes: binds, forks, replaces, passes signals on, and leaves nothing behind.
+"""Starts the worker processes, replaces those that die, and ends them in order.
 
-bind -> runtime folder -> fork workers -> one dies: another takes its seat -> SIGTERM: all drain -> folder removed
+bind the address -> number of workers -> runtime folder -> fork -> a worker dies: fork another -> SIGTERM: all drain
+-> remove the folder
 
-It loads no model and starts no thread, CUDA or OpenVINO, so that a fork of it is a clean process that has the libraries
-in memory already.
+The supervisor is the parent process. It loads no model and starts no thread, CUDA or OpenVINO. So a fork of it is a
+clean process that has the libraries in memory already.
 """
 
 from __future__ import annotations
@@ -41,18 +42,22 @@ if sys.platform != "win32":
 logger = logging.getLogger("app.workers")
 
 _POLL_S: Final = 0.1
-# A worker that dies before it was ready is started again after 1, 2, 4 ... seconds.
+# After a worker that died before it was ready, the next one starts 1, 2, 4 ... seconds later.
 _FIRST_DELAY_S: Final = 1.0
 _MAX_DELAY_S: Final = 30.0
-# How much longer than its drain a worker may take to end, and than a request its event loop to come by.
+# A worker may take this much longer than its drain to end, until it is killed.
 _MARGIN_S: Final = 10.0
+# A worker counts as hung when its event loop has not moved for this long, and for longer than a request may take.
 _MIN_HUNG_S: Final = 30.0
 _FOLDER_PREFIX: Final = "image-predictor-"
 _MIN_STALE_S: Final = 60.0
 
 
 def serve(settings: Settings) -> int:
-    """Serves until a signal ends it.
+    """Serves until a signal ends the service.
+
+    Args:
+        settings: the settings of the service.
 
     Returns:
         the exit status.
@@ -73,15 +78,15 @@ def serve(settings: Settings) -> int:
 
 @dataclass
 class _WorkerSeat:
-    """A worker's seat, and who takes it.
+    """The place of one worker, which one process after the other takes.
 
     Attributes:
-        index: from 0.
-        process: that is there now, if one is.
-        was_ready: whether that one has ever been ready.
-        is_killed: whether it was stuck, and is being ended.
-        failed_starts: how many in a row died before they were ready.
-        start_at: when the next one is to be started, of `time.monotonic`, if none is there.
+        index: the worker's number, from 0.
+        process: the process that runs now; None while there is none.
+        was_ready: whether this process has ever been ready.
+        is_killed: whether this process was stuck and has been killed.
+        failed_starts: the number of processes in a row that died before they were ready.
+        start_at: the time from which the next process may start, on the clock of time.monotonic().
     """
 
     index: int
@@ -96,7 +101,7 @@ class Supervisor:
     """Keeps the workers running.
 
     Args:
-        settings: of the service.
+        settings: the settings of the service.
         listening: the socket that all workers take connections from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         folder: a private, empty folder for the workers to share.
@@ -133,7 +138,7 @@ class Supervisor:
                     ending = wait([*self._sentinels(), woken], _POLL_S)
                     for seat in self._seats:
                         if seat.process and seat.process.sentinel in ending:
-                            seat.process.join()  # a sentinel tells a moment earlier
+                            seat.process.join()  # a sentinel is ready a moment before the process has ended
                         if self._has_ended(seat) and self._cannot_start(seat):
                             return CANNOT_START
                     self._replace_stuck()
@@ -146,7 +151,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def _handling_signals(self) -> Iterator[socket.socket]:
-        """Counts stop signals, and makes a socket readable at each."""
+        """Counts stop signals, and yields a socket that becomes readable at each."""
         woken, waking = socket.socketpair()
         woken.setblocking(False)
         waking.setblocking(False)
@@ -154,7 +159,7 @@ class Supervisor:
         def count(_number: int, _frame: FrameType | None) -> None:
             self._signals += 1
 
-        # One that is ignored stays so: `nohup` means it.
+        # A signal that is ignored stays ignored: `nohup` means it.
         numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         previous = {number: signal.signal(number, count) for number in numbers}
         previous_fd = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
@@ -184,12 +189,12 @@ class Supervisor:
             args=(self._settings, self._listening, self._tls, place, os.getpid()),
             name=f"worker-{seat.index}",
         )
-        # Until the worker has handlers of its own, a signal would be counted by its copy of ours, and be lost.
+        # Until the worker has its own handlers, its copy of our handler would count a signal, and the signal be lost.
         with _signals_blocked():
             seat.process.start()
 
     def _has_ended(self, seat: _WorkerSeat) -> bool:
-        """Returns whether the worker has ended; its seat is free then."""
+        """Returns whether the seat's process has just ended; logs it, and frees the seat."""
         seat.was_ready = seat.was_ready or self._board.status_of(seat.index).ready
         if seat.process is None or seat.process.is_alive():
             return False
@@ -230,7 +235,7 @@ class Supervisor:
         """Lets every worker finish what it has; returns the exit status."""
         logger.info("Shutting down.")
         self._board.draining = True
-        self._listening.close()  # the workers have it still, and take what waits in it
+        self._listening.close()  # the workers still have it, and take the connections of its backlog
         for seat in self._seats:
             if seat.process:
                 seat.process.terminate()
@@ -269,14 +274,15 @@ def _describe_exit(code: int | None) -> str:
 
 @contextlib.contextmanager
 def runtime_folder() -> Iterator[Path]:
-    """Makes a private folder and removes it afterwards, with those that killed services have left.
+    """Makes a private folder for this run of the service, and removes it afterwards.
 
-    Its lock tells that the service lives: it ends with the last process that holds it, and works across containers
-    that share a folder for temporary files, as process ids would not.
+    Folders that killed services have left are removed too. A lock in each folder tells whether its service lives: the
+    lock ends with the last process that holds it. Containers that share a folder for temporary files see each other's
+    locks, but not each other's process ids.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-    except OSError:  # a container whose file system cannot be written to still has this
+    except OSError:  # a container with a read-only file system still has /dev/shm
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
     with (folder / "lock").open("w") as lock:
         if sys.platform != "win32":
@@ -292,8 +298,8 @@ def _remove_stale_folders(parent: Path) -> None:
     if sys.platform == "win32":
         return
     for path in parent.glob(f"{_FOLDER_PREFIX}*/lock"):
-        with contextlib.suppress(OSError), path.open("r+") as lock:  # another user's, or just removed
-            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # perhaps not locked yet
+        with contextlib.suppress(OSError), path.open("r+") as lock:  # it is another user's, or has just been removed
+            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # it may not be locked yet
                 continue
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path.parent, ignore_errors=True)

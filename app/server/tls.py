@@ -1,4 +1,4 @@
-"""HTTPS: settings -> certificate and key, tried out at start -> what uvicorn is told."""
+"""Checks the certificate and the key for HTTPS at the start, and turns them into arguments for uvicorn."""
 
 from __future__ import annotations
 
@@ -10,17 +10,23 @@ from app.errors import PredictorError
 from app.settings import Settings
 
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
-"""For TLS 1.2: forward secrecy and authenticated encryption only, as RFC 9325 recommends; TLS 1.3 has no others."""
+"""Ciphers for TLS 1.2: forward secrecy and authenticated encryption only, as RFC 9325 recommends.
+
+TLS 1.3 has no others.
+"""
 
 
 class TlsError(PredictorError):
-    """HTTPS is asked for, and the files do not allow it."""
+    """HTTPS is asked for, and its files are missing or cannot be used."""
 
     code = "invalid_parameter"
 
 
 def tls_options(settings: Settings) -> dict[str, Any]:
-    """Returns the arguments of `uvicorn.Config` for HTTPS; none for plain HTTP.
+    """Returns the arguments of `uvicorn.Config` for HTTPS; an empty dict for plain HTTP.
+
+    Args:
+        settings: the settings of the service.
 
     Raises:
         TlsError: a file is missing or cannot be used, or the key is not the certificate's.
@@ -51,7 +57,7 @@ def _try_out(certificate: Path, key: Path, password: str, authorities: Path | No
             _read(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # A password given, even an empty one, keeps OpenSSL from asking for it on the terminal.
+        # Without a password, even an empty one, OpenSSL would ask for it on the terminal.
         context.load_cert_chain(certificate, key, lambda: password)
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
@@ -60,7 +66,7 @@ def _try_out(certificate: Path, key: Path, password: str, authorities: Path | No
             f"{certificate} and {key} cannot be used for HTTPS ({error.reason or error}). PEM files are needed, and "
             "--tls-key-password-file where the key has a password."
         ) from error
-    except ValueError as error:  # an encrypted key, and a password that is too short or too long for OpenSSL
+    except ValueError as error:  # the password of an encrypted key is too short or too long for OpenSSL
         raise TlsError(f"{key} cannot be opened with the password of --tls-key-password-file: {error}.") from error
     if authorities is not None:
         try:

@@ -1,7 +1,7 @@
-"""One process around the application: uvicorn, and what a signal does to it.
+"""Runs the application under uvicorn in this process, and shuts it down in order on SIGTERM.
 
-SIGTERM or SIGINT -> unready at once -> go on answering for `drain_delay_s` -> finish what is open -> exit 0
-a second one -> exit at once
+SIGTERM or SIGINT -> unready at once -> go on answering for `drain_delay_s` -> finish open requests -> exit status 0
+a second signal -> exit at once
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from app.telemetry import tracing
 logger = logging.getLogger("app.server")
 
 _BACKLOG: Final = 2048
-# When the service ends, how long clients that are between two requests may still send one, to be told that it is the
-# last of the connection. Closed at once, a connection may break under a request that is on its way already.
+# At a shutdown, a client may send one more request on an open connection for this long. The answer says that the
+# connection closes. A connection that is closed at once may break under a request that is on its way already.
 _LAST_REQUESTS_S: Final = 0.5
 
 
@@ -54,7 +54,12 @@ def check_start(settings: Settings) -> None:
 
 
 def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
-    """Returns a listening socket; connections wait in it until a worker takes them.
+    """Returns a listening socket; connections wait in its backlog until a worker takes them.
+
+    Args:
+        host: the address to listen on; one with a colon is IPv6.
+        port: the port to listen on; 0 for a free one that the system picks.
+        scheme: `http` or `https`, for the address that is logged.
 
     Raises:
         AddressError: the address is taken, or not this machine's.
@@ -78,7 +83,7 @@ def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
 
 
 class AddressError(PredictorError):
-    """The service cannot listen where it should."""
+    """The service cannot listen on the address that it was given."""
 
 
 def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> None:
@@ -95,11 +100,11 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tl
     config = uvicorn.Config(
         app,
         log_config=None,
-        log_level=max(logging.WARNING, logging.getLogger().level),  # its start and end are told by lines of ours
-        access_log=False,  # ours has the request's id
+        log_level=max(logging.WARNING, logging.getLogger().level),  # our own lines tell of start and end
+        access_log=False,  # our own access log has the request's id
         server_header=False,
         http=limited_protocol(service, app.state.auth, connections),
-        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # which only ends up in `call_later`
+        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # uvicorn only hands it to `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls,
     )
@@ -122,7 +127,7 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        if sys.platform == "win32":  # its event loop can wait for connections, but not for a socket to be readable
+        if sys.platform == "win32":  # the event loop there cannot wait for a socket to be readable
             await super().startup([self._listening])
             return
         await super().startup([])
@@ -149,7 +154,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        # uvicorn's own would raise the signal again at the end, and the exit status would not be 0.
+        # uvicorn's own method would raise the signal again at the end, and the exit status would not be 0.
         if self._place and sig == signal.SIGINT:  # Ctrl-C goes to the whole group; the supervisor passes it on
             return
         if self._service.phase is not Phase.SERVING or self._loop is None:
@@ -157,7 +162,7 @@ class _Server(uvicorn.Server):
             return
         self._service.phase = Phase.DRAINING
         delay_s = self._service.settings.drain_delay_s
-        if self._place and not self._place.board.draining:  # it alone is to go: its siblings take what comes
+        if self._place and not self._place.board.draining:  # only this worker ends: its siblings take new connections
             self._place.status.retire()
             delay_s = 0.0
         self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._close)
@@ -189,7 +194,7 @@ class _Server(uvicorn.Server):
         return len(self.server_state.connections) + len(self._opening)
 
     def _take_stock(self) -> None:
-        """Tells the others how this process stands, and goes by how they do."""
+        """Publishes this process's status on the board, and opens or shuts the acceptor by the status of the others."""
         if self._acceptor is None:
             return
         if self._should_accept():
@@ -207,13 +212,13 @@ class _Server(uvicorn.Server):
             status.ask_for_restart()
 
     def _should_accept(self) -> bool:
-        """Returns whether to take connections: of several workers, one that is not ready leaves them to those that are.
+        """Returns whether to take connections. A worker that is not ready leaves them to siblings that are.
 
-        If there is none, it takes them, so that clients and probes learn why.
+        Without such a sibling it takes them, so that clients and probes learn the reason.
         """
         if self._place is None:
             return True
-        if self._service.phase is not Phase.SERVING and not self._place.board.draining:  # it alone is to go
+        if self._service.phase is not Phase.SERVING and not self._place.board.draining:  # only this worker ends
             return False
         return self._is_ready() or not any(status.serves for status in self._place.siblings)
 
@@ -226,7 +231,7 @@ class _Server(uvicorn.Server):
         return True
 
     async def _hear_last_requests(self) -> None:
-        """Answers what clients send on open connections, each time for the last time, until they all have gone."""
+        """Answers one more request on each open connection and closes it, until all are closed or the time is up."""
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_REQUESTS_S):

@@ -1,4 +1,4 @@
-"""One worker process, from its fork to its end: its share of the limits, its application, its server."""
+"""Runs one worker process, from its fork to its end: its share of the limits, its application, its server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from app.telemetry.metrics import share_files
 
 logger = logging.getLogger("app.workers")
 
-CANNOT_START: Final = 2  # exit status, of a worker and then of the service: starting again would not help
+CANNOT_START: Final = 2
+"""Exit status of a worker, and then of the service, when starting again would not help."""
 STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.platform != "win32" else set())
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
@@ -29,20 +30,20 @@ _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 def run_worker(
     settings: Settings, listening: socket.socket, tls: Mapping[str, Any], place: WorkerPlace, parent: int
 ) -> None:
-    """Runs a worker process, from start to end.
+    """Runs a worker process, from its start to its end.
 
     Args:
-        settings: the service's settings; the worker takes its share of the limits.
+        settings: the settings of the service; the worker takes its share of the limits.
         listening: the socket that all workers take connections from.
-        tls: what `tls_options` has found in the supervisor; empty for plain HTTP.
+        tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         place: the worker's place among its siblings.
-        parent: the process id of the supervisor.
+        parent: the supervisor's process id.
 
     Raises:
         SystemExit: with `CANNOT_START` when starting again would not help.
     """
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is lost before the server takes it over
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until the server handles it, nothing can be lost
     for number in STOP_SIGNALS - {signal.SIGTERM}:  # a terminal sends these to the whole group: the supervisor acts
         signal.signal(number, signal.SIG_IGN)
     if sys.platform != "win32":
@@ -61,9 +62,14 @@ def run_worker(
 
 
 def share_limits(settings: Settings, workers: int) -> Settings:
-    """Returns the settings of one of several workers: its part of what is limited for the service as a whole."""
+    """Returns the settings of one worker: its share of the limits and of the cores.
+
+    Args:
+        settings: the settings of the service.
+        workers: the number of workers that share the limits.
+    """
     whole = settings.max_pending_images
-    # But a request of several images must fit, if it may come at all.
+    # A share is never less than one request of several images needs, if the service admits such a request at all.
     part = max(-(-whole // workers), min(whole, settings.max_images_per_request))
     shared = {
         "max_pending_images": part,
@@ -75,8 +81,8 @@ def share_limits(settings: Settings, workers: int) -> Settings:
 
 
 def _die_with(parent: int) -> None:
-    """Makes the kernel end this process when the supervisor ends, however it ends; elsewhere, the server looks."""
+    """Makes the kernel kill this process when the supervisor ends; without Linux, `uvicorn_server` looks for that."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was faster
+        if os.getppid() != parent:  # it ended before the call
             os._exit(1)

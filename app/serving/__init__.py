@@ -1,11 +1,11 @@
-"""The state of the service: whether it is ready, how much may be inside, whether inference is alive.
+"""The state of the service: whether it is ready, how much it admits, whether inference works.
 
-service.py -> the parts that requests share, and readiness
-lifecycle.py -> from start to stop
-admission.py -> how many images and bytes may be inside
+worker_count.py -> decides how many worker processes pay, before any starts
+service.py -> holds the parts that requests share, and says whether the service is ready
+lifecycle.py -> runs the background tasks, from start to stop
+admission.py -> bounds the images and bytes that are admitted
 watchdog.py -> notices when inference is stuck
-gauges.py -> what is looked at once a second
-worker_count.py -> how many worker processes are worth it
+gauges.py -> sets the gauges of Prometheus once a second
 
 May import `models` and everything below it.
 """

@@ -1,9 +1,9 @@
-"""How much may be inside the service at once, in images and in bytes; what was taken is always given back.
+"""Bounds how many images and bytes the service admits at once.
 
 head -> check (full? 503 before the body is read) -> hold bytes as they arrive -> body complete: admit images -> answer
 
-A body that is still arriving holds no image's place, and its bytes count only once they are here: clients that announce
-much and send little keep nobody out.
+A body that is still arriving holds no permit for an image, and its bytes count only once they are here. So clients that
+announce much and send little keep nobody out. Permits and bytes are always given back.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Admission:
     """Counts the images that were admitted and are not answered yet, and the bytes of bodies in memory.
 
     Args:
-        max_pending_images: the most images there may be.
-        max_pending_bytes: the most bytes, of bodies that arrive and of those that wait for their answer.
-        model_count: tells how many models share the images' places. Half of these are kept free for models that have
-            few: each has its part of that half to itself, whatever the others are flooded with.
+        max_pending_images: the number of permits: the most images that are admitted and not answered yet.
+        max_pending_bytes: the most bytes of bodies in memory, from their arrival to their answer.
+        model_count: returns how many models share the permits. Half of the permits are divided among the models, and
+            each model's part of that half is kept free for it, whatever the others are flooded with.
     """
 
     def __init__(
@@ -57,22 +57,21 @@ class Admission:
     def check(
         self, *, model: str | None = "", images: int = 1, more_bytes: int = 0, deadline: float = math.inf
     ) -> None:
-        """Takes nothing, and tells whether it could.
+        """Raises if there is no room for more; takes nothing.
 
         Args:
-            model: that works on the images; None keeps no other model's part free.
-            images: that would be added.
-            more_bytes: likewise.
-            deadline: of `time.monotonic`.
+            model: the name of the model that the images are for; None keeps no other model's permits free.
+            images: the number of images to be added.
+            more_bytes: the number of bytes to be added.
+            deadline: when the request's time is up, on the clock of time.monotonic().
 
         Raises:
-            OverloadedError: there is no room, or so many images are before these that the time would be up: a queue
-                longer than its requests' patience computes for nobody. `retry_after_s` is computed from the rate at
-                which images leave.
+            OverloadedError: there is no room, or the images that were admitted before take until after the deadline.
+                Its `retry_after_s` follows from the rate at which images are answered.
         """
         wanted = self._pending_images + images
         most = self._max_pending_images
-        if model is not None and 2 * wanted > most:  # at most half is ever kept free for others
+        if model is not None and 2 * wanted > most:  # at most half is kept free for other models
             most -= self._reserved_for_others(model)
         if wanted > most:
             raise OverloadedError(
@@ -96,20 +95,25 @@ class Admission:
 
     @contextmanager
     def admit(self, images: int = 1, *, model: str = "", deadline: float = math.inf) -> Iterator[None]:
-        """Holds the places of images while the caller works.
+        """Holds permits for images inside the `with` block.
+
+        Args:
+            images: the number of images.
+            model: the name of the model that the images are for.
+            deadline: when the request's time is up, on the clock of time.monotonic().
 
         Raises:
-            OverloadedError: as `check`.
+            OverloadedError: there is no room, or no time; see `check`.
         """
         self.check(model=model, images=images, deadline=deadline)
         if self._pending_images == 0:
-            self._last_release_at = time.monotonic()  # an idle spell says nothing of the rate
+            self._last_release_at = time.monotonic()  # an idle time says nothing about the rate
         self._pending_images += images
         self._pending_of_model[model] += images
         try:
             yield
         except DeadlineExceededError:
-            # Those that nobody waits for any more leave quickly; the pace is that of those that are answered.
+            # Images that nobody waits for any more leave quickly. The pace is that of the images that are answered.
             self._measure_pace(1)
             raise
         except ImageError:
@@ -125,7 +129,7 @@ class Admission:
 
     @contextmanager
     def hold_bytes(self) -> Iterator[HeldBytes]:
-        """Holds the bytes of one body while it arrives and until it is answered."""
+        """Yields a count of one body's bytes, which are held until the `with` block ends."""
         held = HeldBytes(self)
         try:
             yield held
@@ -146,15 +150,15 @@ class Admission:
         self._seconds_per_image += _SMOOTHING * (since_last_s / images - self._seconds_per_image)
 
     def _retry_after_s(self) -> int:
-        """Returns the time that half of what is pending takes to leave, in whole seconds."""
+        """Returns how long half of the pending images take to be answered, in whole seconds."""
         return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(self._pending_images / 2 * self._seconds_per_image)))
 
 
 class HeldBytes:
-    """The bytes that one body has in memory.
+    """The bytes of one body in memory.
 
     Attributes:
-        count: how many.
+        count: the number of bytes.
     """
 
     def __init__(self, admission: Admission) -> None:
@@ -165,7 +169,7 @@ class HeldBytes:
         """Counts bytes that have arrived.
 
         Raises:
-            OverloadedError: they are too many, beside those of all other bodies.
+            OverloadedError: the bytes of all bodies together are too many.
         """
         self._admission.check(images=0, more_bytes=count)
         self._admission._pending_bytes += count

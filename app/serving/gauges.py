@@ -55,7 +55,7 @@ class GaugeSampler:
             due_at = time.monotonic() + _INTERVAL_S
             await asyncio.sleep(_INTERVAL_S)
             self._metrics.event_loop_lag_seconds.observe(max(0.0, time.monotonic() - due_at))
-            if looking.done():  # a driver in trouble may take long: nothing else waits for it
+            if looking.done():  # a faulty driver may take long, and nothing else waits for it
                 looking = asyncio.ensure_future(asyncio.to_thread(self.sample_process))
 
     def sample_service(self) -> None:
@@ -64,10 +64,10 @@ class GaugeSampler:
         metrics.pending_images.set(self._admission.pending_images)
         metrics.pending_bytes.set(self._admission.pending_bytes)
         depths: Tally[str] = Tally()
-        for model in self._registry.served:  # several versions of one count together
+        for model in self._registry.served:  # several versions of a model count together
             depths[model.artifact.name] += model.pipeline.queue_depth
         self._models |= set(depths)
-        for name in self._models:  # one that serves no more has none that wait
+        for name in self._models:  # no image waits for a model that serves no more
             metrics.queue_depth.labels(name).set(depths[name])
         try:
             self._check_ready()

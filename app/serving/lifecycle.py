@@ -17,14 +17,14 @@ from typing import Final
 from app.serving.service import Phase, Service
 from app.system.kernel import lower_thread_priority
 
-# New objects after which the collector looks for cycles among them.
+# The collector of cycles looks after so many new objects.
 _COLLECT_AFTER: Final = 10_000
 
 
 @asynccontextmanager
 async def running(service: Service) -> AsyncIterator[None]:
-    """Loads and watches the models of a service inside the `async with` block, and closes it at the end."""
-    # What a library starts while a model is loaded takes the priority of the thread that loads it.
+    """Loads the models of a service and keeps it running inside the `async with` block; closes it at the end."""
+    # Threads that a library starts while a model is loaded take the priority of the thread that loads it.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4, "background", lower_thread_priority))
     loading = asyncio.create_task(_load_and_watch(service))
     watching = asyncio.create_task(service.watchdog.run())
@@ -35,7 +35,7 @@ async def running(service: Service) -> AsyncIterator[None]:
     loading.cancel()
     watching.cancel()
     await asyncio.gather(loading, watching, sampling, return_exceptions=True)
-    if not service.watchdog.verdict.restart_because:  # what is stuck would never let go
+    if not service.watchdog.verdict.restart_because:  # a stuck model would never close
         await asyncio.to_thread(service.registry.close)
     if service.tracing:
         await asyncio.to_thread(service.tracing.close)
@@ -44,8 +44,8 @@ async def running(service: Service) -> AsyncIterator[None]:
 async def _load_and_watch(service: Service) -> None:
     """Loads the models, then follows the store."""
     await service.registry.load_all()
-    # What is there now stays. Looking through all of it again and again, as the collector of cycles does, would hold up
-    # every request for a tenth of a second.
+    # The objects that exist now stay. The collector of cycles would look through all of them again and again, and hold
+    # up every request for a tenth of a second.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_COLLECT_AFTER)

@@ -1,4 +1,4 @@
-"""What the routes call: admission -> upload -> pipeline -> answer, under one deadline; and the state of the service."""
+"""Holds the parts that requests share, and says whether the service is ready."""
 
 from __future__ import annotations
 
@@ -20,26 +20,31 @@ from app.telemetry.metrics import Metrics
 logger = logging.getLogger("app.serving")
 
 
-# A batch takes milliseconds to seconds. One that takes longer than this, and than a request may, does not end any more.
+# A batch takes milliseconds to seconds. A batch that takes longer than this, and than a request may, counts as stuck.
 _MIN_STUCK_S: Final = 30.0
 
 
 class Phase(Enum):
-    """Where the service is in its life."""
+    """The phases of the service's life."""
 
     SERVING = auto()
+    """The service takes requests, once its models are loaded."""
     DRAINING = auto()
-    """Not ready any more, so that balancers look elsewhere, but still answering."""
+    """The service is not ready any more, so that balancers look elsewhere, and still answers requests."""
     CLOSING = auto()
-    """Only what was admitted is finished."""
+    """The service refuses new requests and finishes those that it has admitted."""
 
 
 class Service:
     """The parts that requests share.
 
     Args:
-        settings: of this process.
-        place: its place among several workers; None if it is the only process.
+        settings: the settings of this process.
+        place: this process's place among the workers; None if it is the only process.
+
+    Raises:
+        SignatureError: the trusted keys cannot be read.
+        TelemetryError: traces are asked for, and the extra `telemetry` is not installed.
     """
 
     def __init__(self, settings: Settings, place: WorkerPlace | None = None) -> None:
@@ -67,7 +72,7 @@ class Service:
         self.gauges = GaugeSampler(self.metrics, self.registry, self.admission, self.check_ready)
 
     def check_live(self) -> None:
-        """Raises what only a restart of the process helps against.
+        """Raises if only a restart of the process helps.
 
         Raises:
             NotReadyError: inference has stopped working.
@@ -76,10 +81,10 @@ class Service:
             raise NotReadyError(reason, retry_after_s=5)
 
     def check_ready(self) -> None:
-        """Raises what keeps the service from taking requests.
+        """Raises if the service is not ready for requests.
 
         Raises:
-            DrainingError: it is shutting down.
+            DrainingError: the service is shutting down.
             NotReadyError: the default model does not serve, inference has stopped working, or a sibling is not ready.
         """
         self.check_own_readiness()
@@ -87,13 +92,19 @@ class Service:
             return
         board = self.place.board
         for worker in self.place.siblings:
-            # One that has died is replaced while the others serve; but whoever begins, begins with all.
+            # A service that starts is ready only when all its workers are. Later, the others serve while a worker that
+            # has died is replaced.
             if not worker.ready and (worker.accepts or not board.complete):
                 raise NotReadyError("Another worker of this service is not ready.", retry_after_s=5)
         board.complete = True
 
     def check_own_readiness(self) -> None:
-        """Raises what keeps this process from taking requests, whatever its siblings do; see `check_ready`."""
+        """Raises if this process is not ready for requests, whatever its siblings are.
+
+        Raises:
+            DrainingError: the service is shutting down.
+            NotReadyError: the default model does not serve, or inference has stopped working.
+        """
         if self.phase is not Phase.SERVING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
         default = self.registry.deployments[0]
@@ -103,31 +114,37 @@ class Service:
             raise NotReadyError(reason, retry_after_s=5)
 
     def check_started(self) -> None:
-        """Raises what says that a model is still being loaded.
+        """Raises while models are being loaded at the start.
 
         Raises:
-            NotReadyError: one is.
+            NotReadyError: a model is still being loaded.
         """
         if not self.registry.is_loaded:
             raise NotReadyError("Models are being loaded.", retry_after_s=5)
 
     def check_admissible(self, *, model: str | None, declared_bytes: int, deadline: float) -> None:
-        """Raises what keeps a request from being read.
+        """Raises if the body of a request should not be read.
 
         Args:
-            model: that it is for; None if that is not known yet, and no other model's part is kept free.
-            declared_bytes: of its body, 0 where that is not known.
-            deadline: of `time.monotonic`.
+            model: the name of the model that the request is for; None if it is not known yet, and then no other
+                model's permits are kept free.
+            declared_bytes: the length of the body by the request's head, in bytes; 0 if the head has none.
+            deadline: when the request's time is up, on the clock of time.monotonic().
 
         Raises:
-            DrainingError: the service finishes only what came before.
-            OverloadedError: there is no room for it.
+            DrainingError: the service refuses new requests.
+            OverloadedError: there is no room for the request, or no time.
         """
         if self.phase is Phase.CLOSING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
         self.admission.check(model=model, more_bytes=declared_bytes, deadline=deadline)
 
     def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:
-        """Returns when a request's time is up, of `time.monotonic`; a client's own limit only ever shortens it."""
+        """Returns when a request's time is up, on the clock of time.monotonic().
+
+        Args:
+            started_at: when the request's head arrived, on the same clock.
+            timeout_ms: the client's own limit in ms, which can only shorten the time; None without one.
+        """
         timeout_s = self.settings.request_timeout_s
         return started_at + (timeout_s if timeout_ms is None else min(timeout_s, timeout_ms / 1000))

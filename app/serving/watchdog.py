@@ -1,6 +1,6 @@
-"""Notices that inference itself has stopped working: a batch that never ends, or an engine that fails on everything.
+"""Notices that inference has stopped working: a batch that never ends, or an engine that fails on everything.
 
-each half second: streams and failures of every model -> does a plain image still come through? -> reasons for probes
+every half second: streams and failures of each model -> is a plain grey image still classified? -> reasons for probes
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from app.models.served_model import ServedModel
 logger = logging.getLogger("app.serving")
 
 _PERIOD_S: Final = 0.5
-# Fewer may be a client's images that the model cannot take; what follows is a plain one that it can.
+# Fewer failures in a row may come from a client's images that the model cannot take. After so many, the watchdog tries
+# a plain image that it can take.
 _SUSPICIOUS_FAILURES: Final = 3
 _CANARY_TIMEOUT_S: Final = 5.0
 
 
 @dataclass
 class Verdict:
-    """What the watchdog found.
+    """What the watchdog has found.
 
     Attributes:
-        unready_because: why requests should go elsewhere, or None.
-        restart_because: why only a new process helps, or None.
+        unready_because: why requests should go elsewhere; None if they need not.
+        restart_because: why only a new process helps; None if it is not needed.
     """
 
     unready_because: str | None = None
@@ -43,8 +44,9 @@ class Watchdog:
     """Watches the models that serve.
 
     Args:
-        served: returns them.
-        stuck_after_s: how long a batch may run, and an engine may fail on everything, until a restart is called for.
+        served: returns the models that serve now.
+        stuck_after_s: the seconds that a batch may run, or an engine may fail on everything, before a restart is asked
+            for.
     """
 
     def __init__(self, served: Callable[[], Iterable[ServedModel]], *, stuck_after_s: float) -> None:
@@ -54,7 +56,7 @@ class Watchdog:
         self._broken_since: dict[int, float] = {}
 
     async def run(self) -> None:
-        """Looks again and again, until cancelled."""
+        """Looks every half second, until it is cancelled; logs when the verdict changes."""
         while True:
             await asyncio.sleep(_PERIOD_S)
             before = self.verdict
@@ -65,7 +67,7 @@ class Watchdog:
                 logger.info("Inference works again.")
 
     async def look(self) -> None:
-        """Looks once, and forms the verdict."""
+        """Looks at every model once, and sets `verdict`."""
         verdict = Verdict()
         broken_since: dict[int, float] = {}
         for model in self._served():
@@ -78,20 +80,20 @@ class Watchdog:
                 since = self._broken_since.get(id(model), time.monotonic())
                 broken_since[id(model)] = since
                 verdict.unready_because = f"Model {name} fails on every image: {failure}"
-                if time.monotonic() - since >= self._stuck_after_s:  # a GPU that was lost comes back to a new process
+                if time.monotonic() - since >= self._stuck_after_s:  # a new process may get a lost GPU back
                     verdict.restart_because = verdict.unready_because
         self._broken_since = broken_since
         self.verdict = verdict
 
     async def _failure(self, model: ServedModel) -> str | None:
-        """Returns why the model fails even on a plain grey image, if images have failed lately and this one does."""
+        """Returns why the model fails on a plain grey image; None if it does not, or if too few images have failed."""
         if model.pipeline.failures_in_a_row < _SUSPICIOUS_FAILURES:
             return None
         deadline = time.monotonic() + _CANARY_TIMEOUT_S
         try:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):
                 await model.pipeline.compute(grey_image(model.artifact), deadline=deadline)
-        except (PredictorError, TimeoutError, torch.OutOfMemoryError) as error:  # no time, or no room: no verdict
+        except (PredictorError, TimeoutError, torch.OutOfMemoryError) as error:  # no time or no room is no verdict
             logger.warning("Model %s could not be tried: %s", model.artifact.name, error or "no answer yet.")
             return None
         except Exception as error:

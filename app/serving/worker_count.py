@@ -22,8 +22,8 @@ from app.store.stored_version import version_to_serve
 
 logger = logging.getLogger("app.serving")
 
-# One core computes about this many images a second, times the network's parameters, times the side of its input in
-# pixels. An estimate from 22 networks (benchmarks/NOTES.md, "How many workers").
+# Images/s of one core x parameters of the network x side of its input in pixels: about the same for most networks.
+# Estimated from 22 of them (benchmarks/NOTES.md, "How many workers").
 _CORE_SPEED: Final = 160e9
 # What one process can receive, decode and answer is about 1,000 small images a second (docs/workers.md): below that
 # the model is the limit, and a second copy of it would only cost memory.
@@ -36,9 +36,10 @@ _USUAL_SIDE: Final = 224
 
 
 def worthwhile_workers(settings: Settings) -> int:
-    """Returns how many processes pay for the models that are to be served: what the slowest of them needs.
+    """Returns how many processes pay for the models that are to be served: as many as the slowest of them needs.
 
-    1 on a single core, on a GPU, and when a model is missing or cannot be read: the worker that loads it tells why.
+    It is 1 on a single core, on a GPU, and when a model is missing or cannot be read: the worker that loads it tells
+    why.
 
     Args:
         settings: the service's settings.
@@ -71,7 +72,10 @@ def _images_per_s_per_core(reference: str, store: ModelStore) -> float:
 
 
 def _computes_on_cpu(device: str) -> bool:
-    """Asks in a process of its own: one that has asked for GPUs cannot be forked into processes that use them."""
+    """Returns whether no GPU will be used.
+
+    A process of its own asks for GPUs: no fork of a process that has asked can use one.
+    """
     asking = multiprocessing.get_context("fork").Process(target=_exit_unless_cpu, args=(device,))
     asking.start()
     asking.join()

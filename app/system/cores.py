@@ -1,4 +1,4 @@
-"""How many CPU cores this process may really use: the affinity mask and the quotas of its control groups.
+"""Counts the CPU cores that this process may really use, by its affinity mask and the quotas of its control groups.
 
 sched_getaffinity, /proc/self/cgroup -> cpu.max (v2) or cpu.cfs_quota_us (v1) of the group and those above -> the least
 """
@@ -14,7 +14,7 @@ def usable_cores(root: Path = Path("/")) -> int:
     """Returns how many cores this process may use, at least 1; a quota of 1.5 cores counts as 2.
 
     Args:
-        root: of the file system in which the kernel's files are read.
+        root: the folder that holds `proc` and `sys`; another than `/` in tests.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [-(-quota // period) for quota, period in _quotas(root) if quota > 0 and period > 0]
@@ -37,7 +37,7 @@ def _quotas(root: Path) -> Iterator[tuple[int, int]]:
 
 
 def _groups(root: Path, mounts: Path) -> Iterator[tuple[Path, Path]]:
-    """Yields where a hierarchy is mounted, and this process's group in it, relative to that."""
+    """Yields the mount point of each hierarchy, and the path of this process's group relative to it."""
     try:
         lines = (root / "proc" / "self" / "cgroup").read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:  # not Linux

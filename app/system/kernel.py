@@ -1,7 +1,9 @@
-"""Threads that compute step back behind the event loop, which has little to do but has to do it at once.
+"""Asks the kernel for three favours: thread priorities, freed memory back to the system, more open files.
 
-Without it, the probes and refusals of a service with more work than cores wait for the scheduler like everything else:
-on a busy 2-core machine at ten times what it could do, 503 came after 30 ms (p99 600 ms and more) instead of 9 (82).
+Threads that compute get a lower priority than the event loop, which has little to do and has to do it at once.
+Otherwise the probes and refusals of a service with more work than cores wait for the scheduler like everything else. On
+a busy 2-core machine at ten times its capacity, 503 came after 30 ms (p99 600 ms and more) without it, and after 9 ms
+(p99 82 ms) with it.
 """
 
 from __future__ import annotations
@@ -18,22 +20,19 @@ logger = logging.getLogger(__name__)
 if sys.platform != "win32":
     import resource
 
-
-_OTHER_DESCRIPTORS: Final = 512  # libraries, models, sockets that are being refused
-
-
-_NICENESS: Final = 5  # a third of the event loop's weight
+_OTHER_DESCRIPTORS: Final = 512  # for libraries, models, and sockets that are being refused
+_NICENESS: Final = 5  # the scheduler gives a third of the event loop's weight
 
 
 def lower_thread_priority() -> None:
-    """Lowers the priority of the calling thread, and of those that it starts, below that of the main thread."""
+    """Lowers the priority of the calling thread below that of the main thread; threads that it starts inherit it."""
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
         of_main_thread = os.getpriority(os.PRIO_PROCESS, os.getpid())
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(19, of_main_thread + _NICENESS))
 
 
 def return_freed_memory() -> None:
-    """Gives memory that was freed back to the system, where the C library would keep it (glibc)."""
+    """Gives freed memory back to the system; glibc would keep it."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim:
@@ -41,7 +40,14 @@ def return_freed_memory() -> None:
 
 
 def usable_connections(wanted: int) -> int:
-    """Raises the process's limit on open files where it can, and returns how many connections that leaves room for."""
+    """Raises the process's limit on open files if needed and allowed.
+
+    Args:
+        wanted: the number of connections to make room for.
+
+    Returns:
+        the number of connections that the limit leaves room for, at most `wanted` and at least 1.
+    """
     if sys.platform == "win32":
         return wanted
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

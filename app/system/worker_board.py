@@ -1,6 +1,6 @@
-"""What the worker processes of one service share: a private folder, and a board on which each tells how it is.
+"""The board that the worker processes of a service share: each publishes its status there and reads the others'.
 
-supervisor: makes folder and board -> forks workers -> each publishes its status, and reads the others'
+the supervisor makes folder and board -> forks workers -> each maps the board, publishes its status, reads the others'
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-# A worker whose event loop has not come by for this long takes no connections: the others do not leave it any.
+# A worker that has not published for this long takes no connections, and its siblings leave it none.
 _FRESH_S: Final = 1.0
-# And after this long, one that is not ready would rather refuse what comes than let it wait for that worker.
+# A worker that has not published for this long does not serve: a sibling that is not ready takes the connections then,
+# and refuses the requests, rather than let them wait.
 _SERVING_S: Final = 5.0
 METRICS_FOLDER: Final = "metrics"
+"""Name of the folder, inside the shared folder, in which the workers keep their metrics."""
 _FIELDS: Final = 6
 _BYTES_PER_FIELD: Final = 8
 
@@ -38,12 +40,12 @@ class _Field(IntEnum):
 
 
 class WorkerBoard:
-    """A table of numbers in a file that all processes map: a row for the service, and one for each worker.
+    """A table of numbers in a file that all processes map: a row for the service, and a row for each worker.
 
-    Every field has one writer, or writers of one value, and is as wide as a machine word, so that no locks are needed.
+    No locks are needed: each field is as wide as a machine word, and has one writer or writers of the same value.
 
     Args:
-        path: of the file, which `create` has made.
+        path: the file, which `create` has made.
     """
 
     FILE_NAME: Final = "board"
@@ -54,7 +56,12 @@ class WorkerBoard:
 
     @classmethod
     def create(cls, path: Path, *, workers: int) -> WorkerBoard:
-        """Makes the file, with a row for each of so many workers, and maps it."""
+        """Makes the file and maps it.
+
+        Args:
+            path: the file to make.
+            workers: the number of workers, each of which gets a row.
+        """
         path.write_bytes(bytes((1 + workers) * _FIELDS * _BYTES_PER_FIELD))
         return cls(path)
 
@@ -69,7 +76,7 @@ class WorkerBoard:
 
     @property
     def restarts(self) -> int:
-        """How many workers were replaced after they had died."""
+        """The number of workers that were replaced after they had died."""
         return int(self._fields[_Header.RESTARTS])
 
     @restarts.setter
@@ -78,7 +85,7 @@ class WorkerBoard:
 
     @property
     def complete(self) -> bool:
-        """Whether all workers have been seen ready together, or one has died, and the rest is what there is."""
+        """Whether the start is over: all workers have been ready at the same time, or one has died."""
         return bool(self._fields[_Header.COMPLETE] or self.restarts)
 
     @complete.setter
@@ -87,78 +94,84 @@ class WorkerBoard:
 
     @property
     def statuses(self) -> list[WorkerStatus]:
-        """Every worker's status."""
+        """The status of every worker."""
         return [WorkerStatus(self._fields, number) for number in range(1, len(self._fields) // _FIELDS)]
 
     def status_of(self, worker: int) -> WorkerStatus:
-        """Returns the row of a worker, counted from 0."""
+        """Returns the status of a worker, by its number from 0."""
         return WorkerStatus(self._fields, 1 + worker)
 
 
 class WorkerStatus:
-    """What one worker tells."""
+    """The status of one worker: a row of the board."""
 
     def __init__(self, fields: memoryview[float], number: int) -> None:
         self._fields = fields[number * _FIELDS : (number + 1) * _FIELDS]
 
     def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:
-        """Tells that the event loop has come by, and how it stands."""
+        """Publishes the state of this worker, and that its event loop moves.
+
+        Args:
+            accepting: whether the worker takes new connections.
+            ready: whether the worker's own models serve.
+            connections: the number of its open connections.
+        """
         fields = self._fields
         fields[_Field.ACCEPTING] = accepting
         fields[_Field.READY] = ready
         fields[_Field.CONNECTIONS] = connections
-        fields[_Field.HEARTBEAT_S] = time.monotonic()  # of the machine: processes can compare it
+        fields[_Field.HEARTBEAT_S] = time.monotonic()  # processes can compare it: it is the machine's clock
 
     def count_connections(self, connections: int) -> None:
-        """Tells how many connections there are, between two of the above."""
+        """Publishes the number of open connections alone."""
         self._fields[_Field.CONNECTIONS] = connections
 
     def ask_for_restart(self) -> None:
-        """Tells the supervisor that only a new process helps."""
+        """Asks the supervisor to replace this process."""
         self._fields[_Field.WANTS_RESTART] = True
 
     def retire(self) -> None:
-        """Tells that this worker finishes what it has and takes nothing new."""
+        """Publishes that this worker finishes what it has and takes nothing new."""
         self._fields[_Field.RETIRING] = True
 
     def clear(self) -> None:
-        """Forgets a worker that has died."""
+        """Sets every field to 0, after the worker has ended or before it starts."""
         for field in _Field:
             self._fields[field] = 0
 
     @property
     def connections(self) -> int:
-        """How many connections it has."""
+        """The number of the worker's open connections."""
         return int(self._fields[_Field.CONNECTIONS])
 
     @property
     def ready(self) -> bool:
-        """Whether its own models serve."""
+        """Whether the worker's own models serve."""
         return bool(self._fields[_Field.READY])
 
     @property
     def accepts(self) -> bool:
-        """Whether it takes new connections, and is awake to do so."""
+        """Whether the worker takes new connections, and has published in the last second."""
         return bool(self._fields[_Field.ACCEPTING]) and self.silent_s < _FRESH_S
 
     @property
     def serves(self) -> bool:
-        """Whether it takes new connections and answers them, be it slowly."""
+        """Whether the worker is ready and takes new connections, and has published in the last 5 seconds."""
         return bool(self._fields[_Field.ACCEPTING]) and self.ready and self.silent_s < _SERVING_S
 
     @property
     def silent_s(self) -> float:
-        """Seconds since its event loop last came by."""
+        """The seconds since the worker last published."""
         return time.monotonic() - self._fields[_Field.HEARTBEAT_S]
 
     @property
     def wants_restart(self) -> bool:
-        """Whether it has asked to be replaced."""
+        """Whether the worker has asked to be replaced."""
         return bool(self._fields[_Field.WANTS_RESTART])
 
     @property
     def retiring(self) -> bool:
-        """Whether it has been told to end."""
+        """Whether the worker finishes what it has and takes nothing new."""
         return bool(self._fields[_Field.RETIRING])
 
 
@@ -167,9 +180,9 @@ class WorkerPlace:
     """A worker's place among its siblings.
 
     Attributes:
-        folder: private to this run of the service, the same for all workers, gone afterwards.
-        workers: how many there are.
-        index: which of them this is, from 0; a replacement takes the place of the one that died.
+        folder: the folder that all workers of this run of the service share; the supervisor removes it at the end.
+        workers: the number of workers.
+        index: the worker's number, from 0; a replacement has the number of the worker that died.
     """
 
     folder: Path
@@ -178,7 +191,7 @@ class WorkerPlace:
 
     @cached_property
     def board(self) -> WorkerBoard:
-        """The board on which the workers tell how they are; mapped by each process on its own."""
+        """The board, mapped at the first use in each process."""
         return WorkerBoard(self.folder / WorkerBoard.FILE_NAME)
 
     @property
@@ -188,10 +201,10 @@ class WorkerPlace:
 
     @property
     def siblings(self) -> list[WorkerStatus]:
-        """The statuses of the others."""
+        """The statuses of the other workers."""
         return [self.board.status_of(worker) for worker in range(self.workers) if worker != self.index]
 
     @property
     def metrics_folder(self) -> Path:
-        """Where each worker keeps its counters, for all to add up."""
+        """The folder in which each worker keeps its metrics, so that any worker can add up all of them."""
         return self.folder / METRICS_FOLDER

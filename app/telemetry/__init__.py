@@ -1,9 +1,9 @@
 """What operators see: logs, metrics, traces.
 
-logs.py -> log lines for people, or JSON
-metrics.py -> counters and histograms of requests, images and models
-process_metrics.py -> memory and CPU time of the process
-tracing.py -> OpenTelemetry traces, where they are asked for
+logs.py -> writes log lines for people, or as JSON
+metrics.py -> counts requests, images and loads of models, and holds the gauges
+process_metrics.py -> reads memory and CPU time of the process, and memory of the GPU
+tracing.py -> sends OpenTelemetry traces, where they are asked for
 
 May import `inference`, `settings` and everything below them.
 """

@@ -1,4 +1,4 @@
-"""Log lines, for people or for machines, each with the request that it belongs to.
+"""Writes log lines, for people or as JSON, each with the id of the request that it belongs to.
 
 a record of any logger (ours, uvicorn's, a warning) -> + request id, + trace id -> one line on stderr
 """
@@ -16,9 +16,9 @@ from typing import Any, Final, Literal, TextIO
 from pythonjsonlogger.json import JsonFormatter
 
 request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
-"""What each log line says of the request in whose context it is written: `request_id`, and `trace_id` where traced."""
+"""Fields of every log line that is written in the context of a request: `request_id`, and `trace_id` with tracing."""
 
-# A path or a header may hold line breaks and terminal codes: they would forge lines, or worse.
+# A path or a header may hold line breaks and terminal codes. Unescaped, they would forge lines or change the terminal.
 _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))} | {
     ord("\n"): "\\n",
     ord("\r"): "\\r",
@@ -37,16 +37,16 @@ def configure_logging(level: str, log_format: Literal["console", "json"] = "cons
     """
     logging.basicConfig(level=level.upper(), handlers=[log_handler(log_format)])
     logging.captureWarnings(True)
-    # Pillow warns about oddities of clients' images; what matters to them is in the answer.
+    # Pillow warns about oddities of clients' images; the answer tells clients what matters to them.
     warnings.filterwarnings("ignore", module="PIL")
 
 
 def log_handler(log_format: Literal["console", "json"], stream: TextIO | None = None) -> logging.Handler:
-    """Returns what writes log lines.
+    """Returns a handler that writes log lines.
 
     Args:
-        log_format: `console` or `json`.
-        stream: where to; None for stderr.
+        log_format: `console` for people, `json` for one JSON object a line.
+        stream: the stream to write to; None for stderr.
     """
     handler = logging.StreamHandler(stream)
     handler.addFilter(_add_request_fields)
@@ -61,7 +61,7 @@ def _add_request_fields(record: logging.LogRecord) -> bool:
 
 
 class _ConsoleFormatter(logging.Formatter):
-    """Time, level and message on one line; a traceback below it."""
+    """Writes time, level and message on one line, and a traceback below it."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(message)s")
@@ -78,7 +78,7 @@ def _json_formatter() -> logging.Formatter:
 
 
 class _JsonFormatter(JsonFormatter):
-    """`time`, `level`, `logger`, `message`, `process`, then what the line has of its own."""
+    """Writes `time`, `level`, `logger`, `message` and `process`, then the record's own fields."""
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         written_at = datetime.fromtimestamp(record.created, UTC)

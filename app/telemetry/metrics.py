@@ -1,13 +1,14 @@
-"""Prometheus metrics, each event counted in one place.
+"""The metrics of Prometheus. Each event is counted in one place.
 
-Requests in `middleware.py`, images in `service.py`, loads of models in `registry.py`, levels in `sampling.py`.
+Requests are counted by `app/api/request_log.py`, images by `app/api/answers.py`, and loads of models by
+`app/models/registry.py`; `app/serving/gauges.py` sets the gauges.
 
-Looking up a labelled child costs more than counting: those of the hot path are kept. Every set of labels is bounded,
-whatever clients send.
+To look up a metric by its labels costs more than to count: what every request counts is kept. The number of different
+labels is bounded, whatever clients send.
 
-Of several workers, each keeps its values in files of the place's folder, and whichever is asked adds all of them up
-(Prometheus' multiprocess mode). There, a gauge needs a `multiprocess_mode` and cannot call a function (hence
-`sampling.py`), and labels once used cannot be removed: set what is gone to 0.
+Each of several workers keeps its values in files in a folder that they share, and the worker that is asked adds all of
+them up (Prometheus' multiprocess mode). In this mode a gauge needs a `multiprocess_mode` and cannot call a function.
+Labels that were used cannot be removed: the gauge of what is gone is set to 0.
 """
 
 from __future__ import annotations
@@ -27,16 +28,19 @@ from app.system.worker_board import WorkerBoard, WorkerPlace
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
-# Each class that is counted by name is a time series of its own, kept for weeks by whoever scrapes.
 MAX_COUNTED_CLASSES: Final = 100
+"""The most classes of a model that are counted by name: each is a time series of its own, which Prometheus keeps."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 
 
 class Metrics:
-    """The metrics of one service, in a registry of their own so that several can live in one process.
+    """The metrics of one service, in a registry of their own so that several services can live in one process.
 
     Args:
-        place: of a worker, which `share_files` has prepared; None for the only process.
+        place: this worker's place among the workers, after a call of `share_files`; None if it is the only process.
+
+    Attributes:
+        registry: holds every metric of this process.
     """
 
     def __init__(self, place: WorkerPlace | None = None) -> None:
@@ -145,7 +149,7 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=self.registry,
         )
-        for outcome in ("ready", "failed"):  # an increase from nothing is none to Prometheus
+        for outcome in ("ready", "failed"):  # Prometheus sees no increase in a counter that did not exist before
             self.model_loads.labels(outcome)
         self._request_children: dict[tuple[str, str, int, str], tuple[Counter, Histogram]] = {}
         self._model_metrics: dict[tuple[str, str], ModelMetrics] = {}
@@ -155,11 +159,11 @@ class Metrics:
         """Counts a request that has been answered.
 
         Args:
-            route: the path's template; never the path, which is the client's.
-            method: of HTTP; one that nobody knows is counted as `other`.
-            status: of HTTP.
-            code: of the error, or empty.
-            seconds: from its head to its answer.
+            route: the path's template, never the path itself, which the client chooses.
+            method: the HTTP method; an unknown one is counted as `other`.
+            status: the HTTP status.
+            code: the code of the error; empty without one.
+            seconds: the time from the request's head to its answer.
         """
         key = (route, method if method in _METHODS else "other", status, code)
         children = self._request_children.get(key)
@@ -169,7 +173,7 @@ class Metrics:
         children[1].observe(seconds)
 
     def of_model(self, name: str, version: str) -> ModelMetrics:
-        """Returns the metrics of one version of a model, with its labels filled in."""
+        """Returns the metrics of one version of a model, with the model's labels filled in."""
         found = self._model_metrics.get((name, version))
         if found is None:
             found = ModelMetrics(self, name, self._counted_classes.setdefault(name, set()))
@@ -181,7 +185,7 @@ class Metrics:
         return Histogram(name, description, ["model"], buckets=_SECONDS, registry=self.registry)
 
     def render(self) -> bytes:
-        """Returns the text that Prometheus scrapes: of all workers, whichever is asked."""
+        """Returns the text that Prometheus scrapes, with the sum of all workers."""
         if self._place is None:
             return generate_latest(self.registry)
         together = CollectorRegistry()
@@ -191,13 +195,13 @@ class Metrics:
 
 
 class _Workers(Collector):
-    """What the board tells of the workers themselves."""
+    """Metrics of the workers themselves, read from their board at each scrape."""
 
     def __init__(self, board: WorkerBoard) -> None:
         self._board = board
 
     def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
-        """Yields what Prometheus calls metric families."""
+        """Yields each metric with its value."""
         ready = sum(status.ready for status in self._board.statuses)
         yield GaugeMetricFamily("predictor_workers_ready", "Workers whose models serve", value=ready)
         restarts = self._board.restarts
@@ -205,23 +209,26 @@ class _Workers(Collector):
 
 
 def share_files(place: WorkerPlace) -> None:
-    """Makes this process keep its metrics in the place's files; to be called before any metric is made.
+    """Makes this process keep its metrics in files that all workers can read. Call it before any metric is made.
 
-    The files bear the worker's index, not the process' id: a replacement goes on counting where the one that died had
-    stopped, so that counters never go back and files never pile up.
+    The files have the worker's index in their names, not the process id. So a replacement goes on counting where the
+    worker that died has stopped: counters never go back, and files never pile up.
+
+    Args:
+        place: this worker's place among the workers.
     """
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(place.metrics_folder)
-    # The library chooses by the environment when it is imported, which was in the supervisor.
+    # The library looks at the environment when it is imported, and that was in the supervisor.
     label = _file_label(place.index)
     values.ValueClass = values.MultiProcessValue(lambda: label)  # type: ignore[no-untyped-call]
 
 
 def forget_worker(folder: Path, index: int) -> None:
-    """Removes what was true of a worker only while it lived, such as the images inside it.
+    """Removes the gauges of a worker that has ended, such as its pending images; its counters stay.
 
     Args:
-        folder: the place's metrics folder.
-        index: the worker's.
+        folder: the folder in which the workers keep their metrics.
+        index: the number of the worker that has ended.
     """
     mark_process_dead(_file_label(index), path=str(folder))  # type: ignore[no-untyped-call]
 
@@ -234,9 +241,9 @@ class ModelMetrics:
     """The metrics of one version of a model; all versions of a model count together.
 
     Args:
-        metrics: of the service.
-        model: the name.
-        counted_classes: those that have a series of their own; shared by the versions.
+        metrics: the metrics of this process.
+        model: the model's name.
+        counted_classes: the ids and names of the classes that are counted by name; the model's versions share it.
     """
 
     def __init__(self, metrics: Metrics, model: str, counted_classes: set[tuple[int, str]]) -> None:
@@ -257,8 +264,8 @@ class ModelMetrics:
         """Counts an image that has been classified.
 
         Args:
-            classification: what came of it.
-            class_names: of the model.
+            classification: the result, with its format and its times.
+            class_names: the names of the model's classes, in the order of the probabilities.
         """
         image_format = classification.format
         images = self._images_by_format.get(image_format)
@@ -278,7 +285,7 @@ class ModelMetrics:
         predictions.inc()
 
     def _class_labels(self, class_id: int, class_name: str) -> tuple[str, str]:
-        """Returns the id and the name under which a class is counted; ids tell apart classes of the same name."""
+        """Returns the labels of a class: its id, which tells apart classes of the same name, and its name."""
         this_class = (class_id, class_name)
         if this_class not in self._counted_classes and len(self._counted_classes) == MAX_COUNTED_CLASSES:
             return "", "other"

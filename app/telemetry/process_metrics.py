@@ -1,4 +1,4 @@
-"""The memory, CPU time, descriptors and GPU memory of this process, as Prometheus metrics."""
+"""Reads the memory, CPU time, open files and GPU memory of this process, as metrics of Prometheus."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from prometheus_client.process_collector import ProcessCollector
 
 
 class CudaMemory(Protocol):
-    """What `torch.cuda` tells of memory."""
+    """The functions of `torch.cuda` on memory that are used here."""
 
     def is_initialized(self) -> bool:
-        """Whether this process uses a GPU."""
+        """Returns whether this process uses a GPU."""
 
     def device_count(self) -> int:
-        """How many there are."""
+        """Returns the number of devices."""
 
     def memory_allocated(self, device: int) -> int:
-        """Bytes of tensors."""
+        """Returns the bytes of tensors on a device."""
 
     def memory_reserved(self, device: int) -> int:
-        """Bytes that the caching allocator holds, tensors included."""
+        """Returns the bytes that PyTorch's allocator holds on a device, tensors included."""
 
     def mem_get_info(self, device: int) -> tuple[int, int]:
-        """Free and total bytes of the device, whoever uses them."""
+        """Returns the free and the total bytes of a device, whoever uses them."""
 
 
 class ProcessMetrics:
-    """The usual metrics of a process, under their usual names, and what the garbage collector did.
+    """The usual metrics of a process under their usual names, and the number of garbage collections.
 
-    prometheus_client's own collectors know one process only; their readings are copied, and add up over workers.
+    prometheus_client's own collectors know one process only. Their readings are copied into metrics that add up over
+    workers.
 
     Args:
-        registry: where they are shown.
+        registry: the registry that shows them.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -75,7 +76,7 @@ class ProcessMetrics:
         self._seen_collections = [0, 0, 0]
 
     def sample(self) -> None:
-        """Reads /proc; where there is none, nothing is shown."""
+        """Sets the metrics from /proc and the garbage collector; without /proc, only the latter."""
         for family in self._collector.collect():
             for sample in family.samples:
                 if sample.name in self._gauges:
@@ -90,10 +91,10 @@ class ProcessMetrics:
 
 
 class GpuMetrics:
-    """The memory of the GPUs, where this process uses one.
+    """The memory of the GPUs that this process uses.
 
     Args:
-        registry: where they are shown.
+        registry: the registry that shows the metrics.
     """
 
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -127,16 +128,16 @@ class GpuMetrics:
         )
 
     def sample(self, cuda: CudaMemory) -> None:
-        """Reads the memory of each device; never the first to touch a GPU, which would take memory there.
+        """Reads the memory of each device in use. It never touches another GPU, which would take memory there.
 
         Args:
-            cuda: `torch.cuda`, or a stand-in.
+            cuda: `torch.cuda`, or a substitute in tests.
         """
         if not cuda.is_initialized():
             return
         for index in range(cuda.device_count()):
             reserved = cuda.memory_reserved(index)
-            if not reserved:  # a device of others: asking it for more would open a context there
+            if not reserved:  # not in use here: another question would open a context there
                 continue
             device = f"cuda:{index}"
             free, total = cuda.mem_get_info(index)

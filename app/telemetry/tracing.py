@@ -1,9 +1,9 @@
-"""OpenTelemetry traces, where they are asked for; nothing of OpenTelemetry is imported else.
+"""Sends OpenTelemetry traces to a collector. Without an address of one, OpenTelemetry's SDK is not imported.
 
-request (goes on with the caller's `traceparent`) -> classify, for each image -> queue, decode, queue, inference
--> in batches, from a thread of their own, to a collector (OTLP over HTTP)
+request (continues the trace of the caller's `traceparent`) -> classify, for each image -> queue, decode, queue,
+inference -> in batches, from a thread of its own, to the collector (OTLP over HTTP)
 
-Sampling, headers, batching and the resource are set by OpenTelemetry's own `OTEL_*` variables.
+OpenTelemetry's own `OTEL_*` variables set sampling, headers, batching and the resource.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _TRACES_PATH: Final = "/v1/traces"
 _FLUSH_S: Final = 2.0
-# Probes and scrapes come every few seconds and tell nothing.
+# Probes and scrapes come every few seconds, and their traces would tell nothing.
 _UNTRACED: Final = ("/health", "/livez", "/readyz", "/ping", "/metrics")
 
 
@@ -49,7 +49,7 @@ def check_installed() -> None:
 
 
 def is_installed() -> bool:
-    """Whether the extra `telemetry` is there; imports nothing of it but empty packages."""
+    """Returns whether the extra `telemetry` is installed; imports nothing of it but empty packages."""
     try:
         return all(
             importlib.util.find_spec(f"opentelemetry.{name}") for name in ("sdk.trace", "exporter.otlp.proto.http")
@@ -71,7 +71,7 @@ def traces_to(endpoint: str) -> Tracing:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # a batch that is lost is told, not each attempt
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)  # log a batch that is lost, not each attempt
     base = endpoint.rstrip("/").removesuffix(_TRACES_PATH)
     return Tracing(OTLPSpanExporter(f"{base}{_TRACES_PATH}"), BatchSpanProcessor)
 
@@ -80,8 +80,8 @@ class Tracing:
     """Makes the spans of a service.
 
     Args:
-        exporter: where they go.
-        processor: which brings them there; called with the exporter.
+        exporter: sends the spans.
+        processor: the class of the span processor, which is called with the exporter.
     """
 
     def __init__(self, exporter: SpanExporter, processor: Any) -> None:
@@ -101,12 +101,15 @@ class Tracing:
 
     @contextmanager
     def request(self, method: str, path: str, headers: Mapping[str, str]) -> Iterator[RequestSpan | None]:
-        """Spans a request; what is made inside becomes part of it.
+        """Opens the span of a request; spans that are made inside the `with` block become its children.
 
         Args:
-            method: of HTTP.
-            path: without the query.
-            headers: whose `traceparent` and `tracestate` are gone on with.
+            method: the HTTP method.
+            path: the path without the query.
+            headers: the request's headers; `traceparent` and `tracestate` tell which trace to continue.
+
+        Yields:
+            the span; None for a probe or a scrape, which is not traced.
         """
         if path.startswith(_UNTRACED):
             yield None
@@ -122,7 +125,12 @@ class Tracing:
 
     @contextmanager
     def classify(self, model: str, version: str) -> Iterator[ClassifySpan]:
-        """Spans the classification of one image, and says why if it fails."""
+        """Opens the span of the classification of one image; records the error's code if it fails.
+
+        Args:
+            model: the model's name.
+            version: the model's version.
+        """
         attributes = {"predictor.model": model, "predictor.version": version}
         with self._tracer.start_as_current_span("classify", attributes=attributes, record_exception=False) as span:
             try:
@@ -132,13 +140,13 @@ class Tracing:
                 raise
 
     def step(self, name: str, started_at: float, seconds: float, attributes: Mapping[str, AttributeValue]) -> None:
-        """Records a part of the current span that is over.
+        """Records a finished step as a child of the current span.
 
         Args:
-            name: of the step.
-            started_at: of `time.monotonic`.
-            seconds: how long it took.
-            attributes: of the step.
+            name: the name of the step.
+            started_at: when the step began, on the clock of time.monotonic().
+            seconds: the duration of the step.
+            attributes: the attributes of its span.
         """
         epoch_s = time.time() - time.monotonic()
         started_ns = int((epoch_s + started_at) * 1e9)
@@ -146,7 +154,7 @@ class Tracing:
         span.end(end_time=started_ns + int(seconds * 1e9))
 
     def close(self) -> None:
-        """Sends what is left, for a moment at most: a collector that does not answer must not hold up the end."""
+        """Sends the spans that are left, for 2 seconds at most: a collector that hangs must not hold up the end."""
         flushing = threading.Thread(target=self._provider.shutdown, daemon=True)
         flushing.start()
         flushing.join(_FLUSH_S)
@@ -156,7 +164,10 @@ class RequestSpan:
     """The span of a request.
 
     Args:
-        span: that has been started.
+        span: the span, which has been started.
+
+    Attributes:
+        trace_id: the id of the trace, in 32 hexadecimal digits.
     """
 
     def __init__(self, span: Span) -> None:
@@ -164,14 +175,14 @@ class RequestSpan:
         self.trace_id = f"{span.get_span_context().trace_id:032x}"
 
     def finish(self, *, method: str, route: str, status: int, code: str, request_id: str) -> None:
-        """Says what came of the request, in the terms of OpenTelemetry's conventions for HTTP.
+        """Records the result of the request, under the names of OpenTelemetry's conventions for HTTP.
 
         Args:
-            method: of HTTP.
+            method: the HTTP method.
             route: the path's template.
-            status: of HTTP.
-            code: of the error, or empty.
-            request_id: of the request.
+            status: the HTTP status.
+            code: the code of the error; empty without one.
+            request_id: the request's id.
         """
         from opentelemetry.trace import StatusCode
 
@@ -181,7 +192,7 @@ class RequestSpan:
         self._span.set_attribute("predictor.request_id", request_id)
         if code:
             self._span.set_attribute("error.type", code)
-        if status >= 500:  # what the client did wrong is not the server's error
+        if status >= 500:  # a client's mistake is not the server's error
             self._span.set_status(StatusCode.ERROR)
 
 
@@ -189,8 +200,8 @@ class ClassifySpan:
     """The span of the classification of one image.
 
     Args:
-        tracing: that makes its parts.
-        span: that has been started.
+        tracing: makes the spans of its steps.
+        span: the span, which has been started.
     """
 
     def __init__(self, tracing: Tracing, span: Span) -> None:
@@ -199,7 +210,11 @@ class ClassifySpan:
         self._started_at = time.monotonic()
 
     def finish(self, classification: Classification) -> None:
-        """Records the steps that the image has gone through."""
+        """Records the steps of the image's way through the pipeline as spans.
+
+        Args:
+            classification: the result, with its times.
+        """
         if not self._span.is_recording():
             return
         size = {"predictor.image.width": classification.width, "predictor.image.height": classification.height}
