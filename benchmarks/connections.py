@@ -17,12 +17,12 @@ import itertools
 import resource
 import sys
 import time
-from collections import deque
 
 import uvloop
 
+from app.commands.bench.http_load import Answered, Client, address_of, own_server, post
 from benchmarks.overload import photo
-from benchmarks.support.load import Answered, Client, Server, claim, percentile_ms, post, serving
+from benchmarks.support.load import ProcessTree, claim, percentile_ms
 
 _HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
 _STARTS = {"idle": b"", "slow head": _HEAD, "slow body": _HEAD + b"Content-Length: 500000\r\n\r\n\xff\xd8\xff"}
@@ -35,30 +35,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=5000)
     parser.add_argument("--seconds", type=float, default=10)
-    parser.add_argument("--port", type=int, default=8330)
     arguments, options = parser.parse_known_args()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    with serving(arguments.port, *options) as server:
-        sys.exit(0 if uvloop.run(_measure(server, arguments.connections, arguments.seconds)) else 1)
+    with own_server({}, options=options) as server:
+        server.wait_until_ready()
+        processes = ProcessTree(server.process.pid)
+        sys.exit(0 if uvloop.run(_measure(server.url, processes, arguments.connections, arguments.seconds)) else 1)
 
 
-async def _measure(server: Server, connections: int, seconds: float) -> bool:
+async def _measure(url: str, processes: ProcessTree, connections: int, seconds: float) -> bool:
     image = post(photo(), "Connection: close")
     for _ in range(5):
-        await _good(server.port, image)
-    calm = [await _good(server.port, image) for _ in range(10)]
-    calm_bytes = server.resident_bytes()
+        await _good(url, image)
+    calm = [await _good(url, image) for _ in range(10)]
+    calm_bytes = processes.resident_bytes()
     opened: dict[str, int] = dict.fromkeys(_STARTS, 0)
-    attack = asyncio.create_task(_attack(server.port, connections, opened))
+    attack = asyncio.create_task(_attack(url, connections, opened))
     while sum(opened.values()) < connections:
         await asyncio.sleep(0.05)
     good: list[Answered] = []
     memory = 0
     until = time.perf_counter() + seconds
     while time.perf_counter() < until:
-        good.append(await _good(server.port, image))
-        memory = max(memory, server.resident_bytes())
+        good.append(await _good(url, image))
+        memory = max(memory, processes.resident_bytes())
         await asyncio.sleep(1 / _GOOD_PER_SECOND)
     attack.cancel()
     print(f"{connections} connections; opened in all: {', '.join(f'{count} {kind}' for kind, count in opened.items())}")
@@ -77,21 +78,17 @@ async def _measure(server: Server, connections: int, seconds: float) -> bool:
     )
 
 
-async def _good(port: int, request: bytes) -> Answered:
-    answers: list[Answered] = []
-    due_at = time.perf_counter()
-    _, client = await asyncio.get_running_loop().create_connection(lambda: Client(deque(), answers), "127.0.0.1", port)
-    client.send(request, due_at)
-    await client.answered.wait()
-    return answers[0]
+async def _good(url: str, request: bytes) -> Answered:
+    """Sends a request on a new connection, which the service closes."""
+    return await Client(url).ask(request)
 
 
 class _Hostile(asyncio.Protocol):
     """One connection that wastes the service's time.
 
     Args:
-        kind: of `_STARTS`.
-        open_connections: where it is while it is open.
+        kind: how it wastes time, a key of `_STARTS`.
+        open_connections: the set that holds the connection while it is open.
     """
 
     def __init__(self, kind: str, open_connections: set[_Hostile]) -> None:
@@ -110,8 +107,9 @@ class _Hostile(asyncio.Protocol):
         self._open.discard(self)
 
 
-async def _attack(port: int, connections: int, opened: dict[str, int]) -> None:
+async def _attack(url: str, connections: int, opened: dict[str, int]) -> None:
     """Keeps as many connections open, and lets them trickle."""
+    address = address_of(url)
     open_connections: set[_Hostile] = set()
     kinds = itertools.cycle(_STARTS)
     trickled_at = time.perf_counter()
@@ -119,7 +117,7 @@ async def _attack(port: int, connections: int, opened: dict[str, int]) -> None:
         for kind in itertools.islice(kinds, min(50, connections - len(open_connections))):
             with contextlib.suppress(OSError):
                 await asyncio.get_running_loop().create_connection(
-                    functools.partial(_Hostile, kind, open_connections), "127.0.0.1", port
+                    functools.partial(_Hostile, kind, open_connections), *address
                 )
                 opened[kind] += 1
         if time.perf_counter() > trickled_at + 1:

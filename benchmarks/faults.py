@@ -10,7 +10,7 @@ no answer is wrong. A small model, so that the process and not the model is what
 from __future__ import annotations
 
 import argparse
-import http.client
+import asyncio
 import json
 import os
 import random
@@ -21,7 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.parse
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ from pathlib import Path
 
 import httpx
 
+from app.commands.bench.http_load import Client, post
+from benchmarks.support.load import in_background
 from tests.support.colours import COLOURS, colour_image, export_colours
 from tests.support.live import LiveServer, live_server
 
@@ -36,58 +37,53 @@ _CLIENT_TIMEOUT_S = 20
 _LOAD_BEFORE_SIGNAL_S = 0.5
 
 
-class Clients:
-    """Closed-loop clients: half keep their connection, half open one for each request.
+_REQUESTS = {colour: post(colour_image(colour), path="/predict?top_k=1") for colour in COLOURS}
 
-    Args:
-        url: of the service.
-        count: how many there are.
+
+@contextmanager
+def _clients(url: str, count: int) -> Iterator[Counter[str]]:
+    """Runs closed-loop clients while the block lasts: half keep their connection, half open one for each request.
+
+    Yields:
+        how many requests ended in which way; complete when the block has ended.
     """
+    outcomes: Counter[str] = Counter()
 
-    def __init__(self, url: str, count: int) -> None:
-        self.outcomes: Counter[str] = Counter()
-        self._address = urllib.parse.urlsplit(url).netloc
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number % 2 == 0,)) for number in range(count)]
-        for thread in self._threads:
-            thread.start()
+    async def run(stopping: threading.Event) -> None:
+        await asyncio.gather(*(_client(url, number % 2 == 0, outcomes, stopping) for number in range(count)))
 
-    def stop(self) -> Counter[str]:
-        """Ends all clients; returns how many requests ended in which way."""
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
-        return self.outcomes
-
-    def _run(self, keeps_connection: bool) -> None:
-        connection = http.client.HTTPConnection(self._address, timeout=_CLIENT_TIMEOUT_S)
-        while not self._stopped.is_set():
-            outcome = self._request(connection)
-            self.outcomes[outcome] += 1
-            if not keeps_connection or outcome != "right":
-                connection.close()
-            if outcome == "refused":
-                self._stopped.wait(0.01)
-
-    def _request(self, connection: http.client.HTTPConnection) -> str:
-        colour = random.choice(list(COLOURS))
-        try:
-            if connection.sock is None:
-                connection.connect()
-        except OSError:
-            return "refused"
-        try:
-            connection.request("POST", "/predict?top_k=1", _IMAGES[colour])
-            response = connection.getresponse()
-            answer = json.loads(response.read())
-        except (OSError, http.client.HTTPException):
-            return "lost"
-        if response.status != 200:
-            return f"{response.status} {answer['code']}"
-        return "right" if answer["predictions"][0]["class_name"] == colour else "WRONG"
+    with in_background(run):
+        yield outcomes
 
 
-_IMAGES = {colour: colour_image(colour) for colour in COLOURS}
+async def _client(url: str, keeps_connection: bool, outcomes: Counter[str], stopping: threading.Event) -> None:
+    client = Client(url)
+    while not stopping.is_set():
+        outcome = await _outcome(client)
+        outcomes[outcome] += 1
+        if not keeps_connection or outcome != "right":
+            client.close()
+        if outcome == "refused":
+            await asyncio.sleep(0.01)
+    client.close()
+
+
+async def _outcome(client: Client) -> str:
+    """Sends an image; returns what became of it."""
+    colour = random.choice(list(COLOURS))
+    try:
+        async with asyncio.timeout(_CLIENT_TIMEOUT_S):
+            status = (await client.ask(_REQUESTS[colour])).status
+    except TimeoutError:
+        return "lost"
+    except OSError:
+        return "refused"
+    if not status:
+        return "lost"
+    answer = json.loads(client.body)
+    if status != 200:
+        return f"{status} {answer['code']}"
+    return "right" if answer["predictions"][0]["class_name"] == colour else "WRONG"
 
 
 def terminate(store: Path, arguments: argparse.Namespace) -> bool:
@@ -96,13 +92,13 @@ def terminate(store: Path, arguments: argparse.Namespace) -> bool:
     seconds, exit_statuses = [], []
     for _ in range(arguments.terms):
         with _server(store, workers=arguments.workers) as server:
-            clients = Clients(server.url, arguments.clients)
-            time.sleep(_LOAD_BEFORE_SIGNAL_S)
-            sent_at = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            exit_statuses.append(server.process.wait(60))
-            seconds.append(time.monotonic() - sent_at)
-            outcomes += clients.stop()
+            with _clients(server.url, arguments.clients) as seen:
+                time.sleep(_LOAD_BEFORE_SIGNAL_S)
+                sent_at = time.monotonic()
+                server.process.send_signal(signal.SIGTERM)
+                exit_statuses.append(server.process.wait(60))
+                seconds.append(time.monotonic() - sent_at)
+            outcomes += seen
     print(
         f"{arguments.terms} SIGTERMs, {arguments.workers} workers, {arguments.clients} clients: {_listed(outcomes)}; "
         f"exit statuses {sorted(set(exit_statuses))}; seconds to the end: median {statistics.median(seconds):.2f}, "
@@ -116,25 +112,24 @@ def kill(store: Path, arguments: argparse.Namespace) -> bool:
     replaced_s, worst_probe_s, failed_probes = [], 0.0, 0
     with _server(store, workers=arguments.workers) as server:
         _wait_for_workers(server, arguments.workers)
-        clients = Clients(server.url, arguments.clients)
-        for _ in range(arguments.kills):
-            time.sleep(_LOAD_BEFORE_SIGNAL_S)
-            victim = random.choice(server.workers)
-            killed_at = time.monotonic()
-            os.kill(victim, signal.SIGKILL)
-            while not (_ready_workers(server) == arguments.workers and victim not in server.workers):
-                probed_at = time.monotonic()
-                try:  # a new connection each time
-                    status = httpx.get(f"{server.url}/health/ready", timeout=_CLIENT_TIMEOUT_S).status_code
-                except httpx.TransportError:
-                    status = 0
-                worst_probe_s = max(worst_probe_s, time.monotonic() - probed_at)
-                failed_probes += status != 200
-                time.sleep(0.01)
-                if time.monotonic() - killed_at > 60:
-                    sys.exit("A worker was not replaced within 60 s.")
-            replaced_s.append(time.monotonic() - killed_at)
-        outcomes = clients.stop()
+        with _clients(server.url, arguments.clients) as outcomes:
+            for _ in range(arguments.kills):
+                time.sleep(_LOAD_BEFORE_SIGNAL_S)
+                victim = random.choice(server.workers)
+                killed_at = time.monotonic()
+                os.kill(victim, signal.SIGKILL)
+                while not (_ready_workers(server) == arguments.workers and victim not in server.workers):
+                    probed_at = time.monotonic()
+                    try:  # a new connection each time
+                        status = httpx.get(f"{server.url}/health/ready", timeout=_CLIENT_TIMEOUT_S).status_code
+                    except httpx.TransportError:
+                        status = 0
+                    worst_probe_s = max(worst_probe_s, time.monotonic() - probed_at)
+                    failed_probes += status != 200
+                    time.sleep(0.01)
+                    if time.monotonic() - killed_at > 60:
+                        sys.exit("A worker was not replaced within 60 s.")
+                replaced_s.append(time.monotonic() - killed_at)
     print(
         f"{arguments.kills} worker SIGKILLs, {arguments.workers} workers, {arguments.clients} clients: "
         f"{_listed(outcomes)}; replaced and ready after: median {statistics.median(replaced_s):.2f} s, "

@@ -11,7 +11,7 @@ bodies that failed are kept in the folder that it names.
 from __future__ import annotations
 
 import argparse
-import http.client
+import asyncio
 import importlib.util
 import json
 import random
@@ -19,23 +19,20 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
+from app.commands.bench.http_load import Client, post
 from benchmarks.support.damage import damaged, real_images
-from benchmarks.support.load import ProcessTree
+from benchmarks.support.load import ProcessTree, form
 from benchmarks.support.small_service import small_service, tracebacks
 from tests.support.colours import colour_image
 
 _MAX_PIXELS = 1_000_000
 _EXPECTED = {200, 400, 413, 415}
 _GOOD_EVERY = 100
-_BOUNDARY = "fuzz-5d2c0a"
 _MAX_GROWTH = 0.05
 _MAX_GROWTH_BYTES = 30_000_000  # of a process of 300 MB, what its allocator takes and gives back
 
@@ -49,7 +46,6 @@ class Outcome:
     latencies_s: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     next_body: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def main() -> None:
@@ -85,18 +81,8 @@ def _fuzz_service(arguments: argparse.Namespace) -> bool:
     images, outcome = real_images(), Outcome()
     with small_service(max_pixels=_MAX_PIXELS) as server:
         processes = ProcessTree(server.process.pid)
-        threads = [
-            threading.Thread(target=_send_all, args=(server.url, images, outcome, arguments))
-            for _ in range(arguments.connections)
-        ]
         started_at = time.monotonic()
-        for thread in threads:
-            thread.start()
-        memory_early = 0
-        while any(thread.is_alive() for thread in threads):
-            if not memory_early and outcome.next_body >= arguments.bodies // 10:
-                memory_early = processes.resident_bytes()
-            time.sleep(0.05)
+        memory_early = asyncio.run(_send_all(server.url, images, outcome, processes, arguments))
         seconds = time.monotonic() - started_at
         if server.process.poll() is not None:
             outcome.failures.append("the service has ended")
@@ -121,30 +107,40 @@ def _fuzz_service(arguments: argparse.Namespace) -> bool:
     return all(claims.values())
 
 
-def _send_all(url: str, images: list[bytes], outcome: Outcome, arguments: argparse.Namespace) -> None:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
+async def _send_all(
+    url: str, images: list[bytes], outcome: Outcome, processes: ProcessTree, arguments: argparse.Namespace
+) -> int:
+    """Sends all bodies; returns the service's memory after a tenth of them."""
+    clients = [asyncio.create_task(_send(url, images, outcome, arguments)) for _ in range(arguments.connections)]
+    while outcome.next_body < arguments.bodies // 10 and not clients[0].done():
+        await asyncio.sleep(0.05)
+    memory_early = processes.resident_bytes()
+    await asyncio.gather(*clients)
+    return memory_early
+
+
+async def _send(url: str, images: list[bytes], outcome: Outcome, arguments: argparse.Namespace) -> None:
+    client = Client(url)
     good, expected = colour_image("green"), None
-    while True:
-        with outcome.lock:
-            number, outcome.next_body = outcome.next_body, outcome.next_body + 1
-        if number >= arguments.bodies:
-            break
+    while (number := outcome.next_body) < arguments.bodies:
+        outcome.next_body += 1
         is_good = number % _GOOD_EVERY == 0
-        # A generator for each body: what a number stands for does not depend on the order of the threads.
+        # A generator for each body: what a number stands for does not depend on the order of the connections.
         rng = random.Random(arguments.seed * 1_000_000_007 + number)
         body = good if is_good else damaged(images, rng)
-        started_at = time.monotonic()
+        content, content_type = form(body) if rng.random() < 0.5 else (body, "application/octet-stream")
         try:
-            status, answer = _post(connection, body, as_form=rng.random() < 0.5)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            status, _, latency_s = await client.ask(post(content, content_type=content_type))
+        except OSError as error:
             _keep(outcome, arguments.kept, number, body, f"connection: {error!r}")
             continue
-        elapsed_s = time.monotonic() - started_at
-        with outcome.lock:
-            outcome.latencies_s.append(elapsed_s)
-            outcome.statuses[status] += 1
-            outcome.codes[answer.get("code", "answered")] += 1
+        if not status:
+            _keep(outcome, arguments.kept, number, body, "connection: it broke")
+            continue
+        answer = json.loads(client.body)
+        outcome.latencies_s.append(latency_s)
+        outcome.statuses[status] += 1
+        outcome.codes[answer.get("code", "answered")] += 1
         if is_good:
             expected = expected or answer.get("predictions")
         if is_good and (status != 200 or answer["predictions"] != expected):
@@ -153,28 +149,16 @@ def _send_all(url: str, images: list[bytes], outcome: Outcome, arguments: argpar
             _keep(outcome, arguments.kept, number, body, f"{status} {answer}")
         elif status == 200 and answer["image"]["width"] * answer["image"]["height"] > _MAX_PIXELS:
             _keep(outcome, arguments.kept, number, body, f"beyond the limit of pixels: {answer['image']}")
-        elif elapsed_s > arguments.max_answer_s:
-            _keep(outcome, arguments.kept, number, body, f"took {elapsed_s:.1f} s")
-    connection.close()
-
-
-def _post(connection: http.client.HTTPConnection, body: bytes, *, as_form: bool) -> tuple[int, dict[str, Any]]:
-    headers = {"Content-Type": "application/octet-stream"}
-    if as_form:
-        headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n\r\n'
-        body = head.encode() + body + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    connection.request("POST", "/predict", body, headers)
-    response = connection.getresponse()
-    return response.status, json.loads(response.read())
+        elif latency_s > arguments.max_answer_s:
+            _keep(outcome, arguments.kept, number, body, f"took {latency_s:.1f} s")
+    client.close()
 
 
 def _keep(outcome: Outcome, folder: Path, number: int, body: bytes, what: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"body-{number}"
     path.write_bytes(body)
-    with outcome.lock:
-        outcome.failures.append(f"{path}: {what}")
+    outcome.failures.append(f"{path}: {what}")
 
 
 if __name__ == "__main__":

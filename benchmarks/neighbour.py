@@ -17,11 +17,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import numpy as np
-
-from app.commands.bench.http_load import closed_loop, own_server
-from app.settings import ModelSettings
+from app.commands.bench.http_load import closed_loop, own_server, per_second, post
 from app.system.cores import usable_cores
+from benchmarks.support.load import percentile_ms
 
 _MAX_P99_TO_MEDIAN = 3.0
 _CONNECTIONS = (1, 16)
@@ -42,23 +40,25 @@ def main() -> None:
         f"{cores} streams x 1": {"streams": cores, "threads_per_stream": 1},
         f"1 stream x {cores}": {"streams": 1, "threads_per_stream": cores},
     }
-    images = [arguments.image.read_bytes()]
+    requests = [post(arguments.image.read_bytes())]
     measured: dict[tuple[str, int, str], list[tuple[float, float, float]]] = {}
     with ExitStack() as stack:
         urls = {}
         for name, layout in layouts.items():
-            settings = ModelSettings(model=arguments.model, model_store=arguments.model_store)
-            urls[name] = stack.enter_context(own_server(settings.model_copy(update=layout)))
+            settings = {"model": arguments.model, "model_store": arguments.model_store, **layout}
+            server = stack.enter_context(own_server(settings))
+            server.wait_until_ready()
+            urls[name] = server.url
         for _ in range(arguments.rounds):
             for neighbours in (0, 1):
                 with _busy(neighbours):
                     for connections in _CONNECTIONS:
                         for name, url in urls.items():
-                            loop = closed_loop(url, images, connections=connections, seconds=arguments.seconds)
-                            rate, latencies = asyncio.run(loop)
-                            p50, p99 = 1000 * np.percentile(latencies, [50, 99])
+                            loop = closed_loop(url, requests, connections=connections, seconds=arguments.seconds)
+                            answers = asyncio.run(loop)
+                            p50, p99 = (percentile_ms(answers, percent) for percent in (50, 99))
                             key = ("beside a busy one" if neighbours else "alone", connections, name)
-                            measured.setdefault(key, []).append((rate, float(p50), float(p99)))
+                            measured.setdefault(key, []).append((per_second(answers), p50, p99))
     medians = {
         key: [statistics.median(values) for values in zip(*rounds, strict=True)] for key, rounds in measured.items()
     }

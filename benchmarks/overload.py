@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import io
 import multiprocessing
+import socket
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -24,7 +25,8 @@ import skimage.data
 import uvloop
 from PIL import Image
 
-from benchmarks.support.load import Answered, Server, claim, closed_loop, open_loop, percentile_ms, post, serving
+from app.commands.bench.http_load import Answered, closed_loop, own_server, post
+from benchmarks.support.load import ProcessTree, claim, open_loop, percentile_ms
 
 _PROBES = ("/health/live", "/health/ready")
 _WARM_UP_S = 1.0  # of the overload, in which the queue fills; not counted as goodput
@@ -34,14 +36,14 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 def main() -> None:
     """Prints the figures; the exit status is 1 if a claim fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8, help="of overload")
+    parser.add_argument("--seconds", type=float, default=8, help="how long the overload lasts")
     parser.add_argument("--capacity-seconds", type=float, default=4, help="of each measurement of the capacity")
     parser.add_argument("--factor", type=float, default=10)
     parser.add_argument("--timeout-ms", type=int, default=3000)
-    parser.add_argument("--port", type=int, default=8320)
     arguments, options = parser.parse_known_args()
-    with serving(arguments.port, *options) as server:
-        sys.exit(0 if _measure(server, arguments) else 1)
+    with own_server({}, options=options) as server:
+        server.wait_until_ready()
+        sys.exit(0 if _measure(server.url, ProcessTree(server.process.pid), arguments) else 1)
 
 
 def photo() -> bytes:
@@ -52,27 +54,28 @@ def photo() -> bytes:
     return buffer.getvalue()
 
 
-def _measure(server: Server, arguments: argparse.Namespace) -> bool:
-    port, timeout_ms = server.port, arguments.timeout_ms
+def _measure(url: str, processes: ProcessTree, arguments: argparse.Namespace) -> bool:
+    timeout_ms = arguments.timeout_ms
     image = photo()
     plain, limited = post(image), post(image, f"X-Request-Timeout-Ms: {timeout_ms}")
     print(
         f"{len(image):,} bytes a request, which has {timeout_ms} ms; options after these are the server's", flush=True
     )
-    before = uvloop.run(closed_loop(port, plain, connections=1, seconds=2))
-    alone = _capacity(port, plain, arguments.capacity_seconds)
-    sink_port = port + 1
-    with _Process(_sink, sink_port), _Process(_generate, sink_port, limited, arguments.factor * alone, 600.0):
+    before = uvloop.run(closed_loop(url, [plain], connections=1, seconds=2, strict=False))
+    alone = _capacity(url, plain, arguments.capacity_seconds)
+    listening = socket.create_server(("127.0.0.1", 0))
+    sink_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    with _Process(_sink, listening), _Process(_generate, sink_url, limited, arguments.factor * alone, 600.0):
         time.sleep(1)
-        beside = _capacity(port, plain, arguments.capacity_seconds)
+        beside = _capacity(url, plain, arguments.capacity_seconds)
     print(f"capacity {alone:.0f} images/s alone, {beside:.0f} beside a generator of {arguments.factor * alone:.0f}/s")
     time.sleep(1)
-    calm_bytes = server.resident_bytes()
+    calm_bytes = processes.resident_bytes()
 
     receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    with _Process(_probe, port, arguments.seconds, sending):
-        answers, memory = uvloop.run(_overload(server, limited, arguments.factor * alone, arguments.seconds))
-        recovery_s = uvloop.run(_recover(port, plain, percentile_ms(before, 95) / 1000))
+    with _Process(_probe, url, arguments.seconds, sending):
+        answers, memory = uvloop.run(_overload(url, processes, limited, arguments.factor * alone, arguments.seconds))
+        recovery_s = uvloop.run(_recover(url, plain, percentile_ms(before, 95) / 1000))
         probes: list[Answered] = receiving.recv()
 
     started_at = min(answer.due_at for answer in answers)
@@ -112,35 +115,34 @@ def _all_good(answers: list[Answered]) -> bool:
     return bool(answers) and all(answer.status == 200 for answer in answers)
 
 
-def _capacity(port: int, request: bytes, seconds: float) -> float:
-    uvloop.run(closed_loop(port, request, connections=16, seconds=1))
-    answers = uvloop.run(closed_loop(port, request, connections=16, seconds=seconds))
+def _capacity(url: str, request: bytes, seconds: float) -> float:
+    uvloop.run(closed_loop(url, [request], connections=16, seconds=1, strict=False))
+    answers = uvloop.run(closed_loop(url, [request], connections=16, seconds=seconds, strict=False))
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
 async def _overload(
-    server: Server, request: bytes, per_second: float, seconds: float
+    url: str, processes: ProcessTree, request: bytes, per_second: float, seconds: float
 ) -> tuple[list[Answered], list[int]]:
     memory: list[int] = []
 
     async def watch() -> None:
         while True:
             await asyncio.sleep(seconds / 8)
-            memory.append(server.resident_bytes())
+            memory.append(processes.resident_bytes())
 
     watching = asyncio.create_task(watch())
-    answers = await open_loop(server.port, request, per_second=per_second, seconds=seconds)
+    answers = await open_loop(url, request, per_second=per_second, seconds=seconds)
     watching.cancel()
     return answers, memory
 
 
-async def _recover(port: int, request: bytes, usual_s: float) -> float:
+async def _recover(url: str, request: bytes, usual_s: float) -> float:
     """Returns the seconds until a request is answered within twice the usual time."""
     started_at = time.perf_counter()
     while time.perf_counter() < started_at + 30:
         began_at = time.perf_counter() - started_at
-        answers = await closed_loop(port, request, connections=1, seconds=0)
-        answers = answers or await closed_loop(port, request, connections=1, seconds=0.001)
+        answers = await closed_loop(url, [request], connections=1, seconds=0, strict=False)
         if answers[0].status == 200 and answers[0].latency_s <= 2 * usual_s:
             return began_at
         await asyncio.sleep(0.02)
@@ -162,15 +164,15 @@ class _Process:
         self._process.join()
 
 
-def _generate(port: int, request: bytes, per_second: float, seconds: float) -> None:
+def _generate(url: str, request: bytes, per_second: float, seconds: float) -> None:
     time.sleep(0.3)
-    uvloop.run(open_loop(port, request, per_second=per_second, seconds=seconds))
+    uvloop.run(open_loop(url, request, per_second=per_second, seconds=seconds))
 
 
-def _probe(port: int, seconds: float, results: Connection) -> None:
+def _probe(url: str, seconds: float, results: Connection) -> None:
     async def probe() -> list[Answered]:
         requests = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in _PROBES]
-        loops = [open_loop(port, request, per_second=20, seconds=seconds) for request in requests]
+        loops = [open_loop(url, request, per_second=20, seconds=seconds) for request in requests]
         return [answer for answers in await asyncio.gather(*loops) for answer in answers]
 
     results.send(uvloop.run(probe()))
@@ -192,9 +194,9 @@ class _Sink(asyncio.Protocol):
             self._left -= len(data)
 
 
-def _sink(port: int) -> None:
+def _sink(listening: socket.socket) -> None:
     async def sink() -> None:
-        server = await asyncio.get_running_loop().create_server(_Sink, "127.0.0.1", port)
+        server = await asyncio.get_running_loop().create_server(_Sink, sock=listening)
         await server.serve_forever()
 
     uvloop.run(sink())

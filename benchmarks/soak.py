@@ -10,28 +10,27 @@ windows; exits with 1 if memory, open descriptors or p99 grow over them, or if a
 from __future__ import annotations
 
 import argparse
-import http.client
+import asyncio
 import io
 import random
 import statistics
 import sys
-import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
+from app.commands.bench.http_load import Client, address_of, post
 from benchmarks.support.damage import damaged, real_images
-from benchmarks.support.load import ProcessTree
+from benchmarks.support.load import ProcessTree, form
 from benchmarks.support.small_service import small_service, tracebacks
 from tests.support.live import LiveServer
 
 _WINDOWS = 10
-_BOUNDARY = "soak-93c1d7"
 _MAX_BODY_BYTES = 6_000_000
 _MAX_GROWTH = 0.05
 _MAX_GROWTH_BYTES = 30_000_000
@@ -82,22 +81,13 @@ def main() -> None:
 
 def _run(server: LiveServer, arguments: argparse.Namespace) -> list[Window]:
     bodies, images, processes = _bodies(), real_images(), ProcessTree(server.process.pid)
-    per_thread = max(1, arguments.requests // _WINDOWS // arguments.connections)
+    per_connection = max(1, arguments.requests // _WINDOWS // arguments.connections)
     windows: list[Window] = []
     print("window  answered  aborted  wrong  median ms  p99 ms  memory MB  descriptors", flush=True)
     for number in range(_WINDOWS):
         window = Window()
-        threads = [
-            threading.Thread(
-                target=_send,
-                args=(server.url, bodies, images, window, per_thread, random.Random(f"{arguments.seed}-{number}-{i}")),
-            )
-            for i in range(arguments.connections)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        rngs = [random.Random(f"{arguments.seed}-{number}-{i}") for i in range(arguments.connections)]
+        asyncio.run(_send_all(server.url, bodies, images, window, per_connection, rngs))
         time.sleep(0.5)  # closed connections are noticed by then
         if server.process.poll() is not None:
             window.failures.append("the service has ended")
@@ -136,55 +126,47 @@ def _encode(image: Image.Image, image_format: str) -> bytes:
     return file.getvalue()
 
 
-def _send(url: str, bodies: list[Body], images: list[bytes], window: Window, count: int, rng: random.Random) -> None:
-    address = urlsplit(url).netloc
-    connection = http.client.HTTPConnection(address, timeout=60)
+async def _send_all(
+    url: str, bodies: list[Body], images: list[bytes], window: Window, count: int, rngs: list[random.Random]
+) -> None:
+    await asyncio.gather(*(_send(url, bodies, images, window, count, rng) for rng in rngs))
+
+
+async def _send(
+    url: str, bodies: list[Body], images: list[bytes], window: Window, count: int, rng: random.Random
+) -> None:
+    client = Client(url)
     for _ in range(count):
         body = rng.choice(bodies)
         if rng.random() < 0.1:
             body = Body(damaged(images, rng), frozenset({200, 400, 413, 415}))
-        content, headers = _as_form(body.content) if rng.random() < 0.5 else (body.content, {})
+        content, content_type = form(body.content) if rng.random() < 0.5 else (body.content, "application/octet-stream")
+        request = post(content, content_type=content_type)
         if rng.random() < 0.02:
-            _abort(address, content)
+            await _abort(url, request, len(content))
             window.outcomes["aborted"] += 1
             continue
-        started_at = time.monotonic()
-        try:
-            connection.request("POST", "/predict", content, headers)
-            response = connection.getresponse()
-            response.read()
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
+        status, _, latency_s = await client.ask(request)
+        if not status:
             # A body that is refused for its size is not read: the client may notice before it reads the answer.
             if 413 not in body.statuses:
-                window.failures.append(f"{len(content)} bytes: {error!r}")
+                window.failures.append(f"{len(content)} bytes: the connection broke")
             window.outcomes["refused"] += 1
             continue
-        window.latencies_s.append(time.monotonic() - started_at)
-        window.outcomes[str(response.status)] += 1
-        if response.status not in body.statuses:
-            window.failures.append(f"{len(content)} bytes: {response.status}, expected {set(body.statuses)}")
-    connection.close()
+        window.latencies_s.append(latency_s)
+        window.outcomes[str(status)] += 1
+        if status not in body.statuses:
+            window.failures.append(f"{len(content)} bytes: {status}, expected {set(body.statuses)}")
+    client.close()
 
 
-def _as_form(content: bytes) -> tuple[bytes, dict[str, str]]:
-    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="image"\r\n\r\n'
-    form = head.encode() + content + f"\r\n--{_BOUNDARY}--\r\n".encode()
-    return form, {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY}"}
-
-
-def _abort(address: str, content: bytes) -> None:
-    """Promises a body, sends half of it, and hangs up."""
-    connection = http.client.HTTPConnection(address, timeout=60)
-    connection.putrequest("POST", "/predict")
-    connection.putheader("Content-Length", str(len(content) + 1))
-    connection.endheaders()
-    try:
-        connection.send(content[: len(content) // 2])
-    except OSError:  # refused for its size
-        pass
-    finally:
-        connection.close()
+async def _abort(url: str, request: bytes, body_bytes: int) -> None:
+    """Sends a request but for the second half of its body, and hangs up."""
+    _, writer = await asyncio.open_connection(*address_of(url))
+    with suppress(OSError):  # refused for its size
+        writer.write(request[: len(request) - max(1, body_bytes // 2)])
+        await writer.drain()
+    writer.close()
 
 
 def _report(windows: list[Window], traceback_count: int) -> bool:

@@ -10,6 +10,7 @@ a model cut short, probabilities other than the golden ones. Clients send images
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import json
 import statistics
@@ -26,9 +27,11 @@ import torch
 from PIL import Image
 from torch import nn
 
+from app.commands.bench.http_load import Client, post
 from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, TrainingData
 from app.store.model_store import ModelStore
 from app.store.publishing import hash_file
+from benchmarks.support.load import in_background
 from tests.support.live import LiveServer, live_server
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
@@ -37,6 +40,7 @@ _MODEL = "switching"
 _CLASS_NAMES = ["first", "second"]
 _DAMAGE_EVERY = 10
 _SWITCH_TIMEOUT_S = 60
+_CLIENT_TIMEOUT_S = 30
 # Answers are rounded to six decimals, and versions are at least 2e-4 apart.
 _TOLERANCE = 2e-5
 _KEPT_VERSIONS = 5
@@ -62,16 +66,14 @@ class Load:
     """What the clients saw.
 
     Attributes:
-        answers: by version.
+        answers: the number of right answers of each version.
         failures: what was no answer, or a wrong one.
-        latencies_s: of all requests.
-        stopping: set when it is over.
+        latencies_s: the latencies of all answers, in seconds.
     """
 
     answers: Counter[int] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     latencies_s: list[float] = field(default_factory=list)
-    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 def main() -> None:
@@ -95,11 +97,12 @@ def main() -> None:
 def run(server: LiveServer, root: Path, *, switches: int, clients: int) -> bool:
     """Publishes until there were enough switches, under load; returns whether every claim held."""
     load = Load()
-    threads = [threading.Thread(target=send, args=(server.url, load)) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
     version, done, damaged, switch_s, resident = 1, 0, Counter[str](), [], []
-    try:
+
+    async def send_all(stopping: threading.Event) -> None:
+        await asyncio.gather(*(send(server.url, load, stopping) for _ in range(clients)))
+
+    with in_background(send_all):
         while done < switches and not load.failures:
             version += 1
             damage = list(_DAMAGES)[version // _DAMAGE_EVERY % len(_DAMAGES)] if version % _DAMAGE_EVERY == 0 else None
@@ -114,10 +117,6 @@ def run(server: LiveServer, root: Path, *, switches: int, clients: int) -> bool:
             if version % _DAMAGE_EVERY == 1:  # the first ones fill the allocator's pools
                 resident.append(server.resident_bytes())
             ModelStore(root / "store").prune(_MODEL, keep=_KEPT_VERSIONS)
-    finally:
-        load.stopping.set()
-        for thread in threads:
-            thread.join()
     return report(load, damaged, switch_s, resident or [server.resident_bytes()])
 
 
@@ -140,29 +139,31 @@ def report(load: Load, damaged: Counter[str], switch_s: list[float], resident: l
     return not load.failures and not served_damaged and growth < _MAX_GROWTH_BYTES
 
 
-def send(url: str, load: Load) -> None:
-    """Sends images until told to stop, each with a check of its answer."""
+async def send(url: str, load: Load, stopping: threading.Event) -> None:
+    """Sends images until told to stop, and checks each answer."""
     with io.BytesIO() as buffer:
         Image.new("RGB", (40, 30), (120, 60, 30)).save(buffer, "PNG")
-        image = buffer.getvalue()
-    with httpx.Client(timeout=30) as client:
-        while not load.stopping.is_set():
-            started_at = time.monotonic()
-            try:
-                response = client.post(f"{url}/predict", content=image)
-            except httpx.HTTPError as error:
-                load.failures.append(repr(error))
-                continue
-            load.latencies_s.append(time.monotonic() - started_at)
-            if response.status_code != 200:
-                load.failures.append(response.text)
-                continue
-            answer = response.json()
-            version = int(answer["version"])
-            given = next(each for each in answer["predictions"] if each["class_name"] == "first")["probability"]
-            if abs(given - probability_of(version)) > _TOLERANCE:
-                load.failures.append(f"Version {version} gave {given}, not {probability_of(version):.6f}.")
-            load.answers[version] += 1
+        request = post(buffer.getvalue())
+    client = Client(url)
+    while not stopping.is_set():
+        try:
+            async with asyncio.timeout(_CLIENT_TIMEOUT_S):
+                answered = await client.ask(request)
+        except OSError as error:  # `TimeoutError` is one
+            client.close()
+            load.failures.append(repr(error))
+            continue
+        load.latencies_s.append(answered.latency_s)
+        if answered.status != 200:
+            load.failures.append(client.body.decode() if answered.status else "The connection broke.")
+            continue
+        answer = json.loads(client.body)
+        version = int(answer["version"])
+        given = next(each for each in answer["predictions"] if each["class_name"] == "first")["probability"]
+        if abs(given - probability_of(version)) > _TOLERANCE:
+            load.failures.append(f"Version {version} gave {given}, not {probability_of(version):.6f}.")
+        load.answers[version] += 1
+    client.close()
 
 
 def probability_of(version: int) -> float:

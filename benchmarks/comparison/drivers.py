@@ -1,4 +1,4 @@
-"""What sends the requests: wrk in a closed loop, and a client of our own in an open loop.
+"""Puts load on a server and measures it: wrk in a closed loop, a client of our own in an open loop.
 
 closed loop: so many connections, each sends when it has its answer -> requests/s, latency
 open loop: so many requests a second, whatever the server does -> latency from the time when each was due
@@ -17,10 +17,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import aiohttp
-
+from app.commands.bench.http_load import Client, post
 from benchmarks.comparison.servers import Upload
+from benchmarks.support import load
 
 _TIMEOUT_S = 30
 _OPEN_LOOP_TIMEOUT_S = 10
@@ -46,10 +47,10 @@ class Load:
     """What a loop measured.
 
     Attributes:
-        requests_per_s: answered with success.
-        p50_ms: median latency.
-        p99_ms: of 100 answers, one took longer.
-        failed: the share that was refused, failed or timed out.
+        requests_per_s: answers of success a second.
+        p50_ms: the median latency.
+        p99_ms: the latency that one answer in 100 exceeded.
+        failed: the share of requests that were refused, failed or timed out.
     """
 
     requests_per_s: float
@@ -62,11 +63,11 @@ def closed_loop(url: str, upload: Upload, *, connections: int, seconds: float) -
     """Measures with wrk, after a warm-up whose last answer is waited for: nothing that was abandoned is still computed.
 
     Args:
-        url: to POST to.
-        upload: what.
-        connections: each sends when it has its answer.
-        seconds: to measure; of a slow server as long as four answers on each connection take: what is being computed
-            when the time is up counts for nothing.
+        url: where images are POSTed to.
+        upload: the body of each request.
+        connections: how many are open; each sends when it has its answer.
+        seconds: how long to measure. A slow server is measured for as long as four answers on each connection take,
+            because what is being computed when the time is up counts for nothing.
 
     Raises:
         LoadError: a request failed.
@@ -91,74 +92,49 @@ def closed_loop(url: str, upload: Upload, *, connections: int, seconds: float) -
 
 
 def send(url: str, upload: Upload, *, count: int, connections: int) -> None:
-    """Sends so many requests.
+    """Sends requests, on each connection when the answer before has come.
 
     Raises:
-        LoadError: one failed.
+        LoadError: a request failed, or had no answer within 30 seconds.
     """
     failed = asyncio.run(_send(url, upload, count, connections))
     if failed:
         raise LoadError(f"{failed} of {count} requests failed.")
 
 
-def open_loop(url: str, upload: Upload, *, requests_per_s: float, seconds: float) -> Load:
-    """Sends at a fixed rate, evenly spaced; a late answer delays no other request."""
-    return asyncio.run(_open_loop(url, upload, requests_per_s, seconds))
-
-
 async def _send(url: str, upload: Upload, count: int, connections: int) -> int:
+    request = _request(url, upload)
     remaining = iter(range(count))
     failed = 0
 
-    async def connection(session: aiohttp.ClientSession) -> None:
+    async def ask() -> None:
         nonlocal failed
+        client = Client(url)
         for _ in remaining:
-            failed += not await _ask(session, url, upload)
+            try:
+                async with asyncio.timeout(_TIMEOUT_S):
+                    failed += (await client.ask(request)).status != 200
+            except OSError:  # `TimeoutError` is one
+                client.close()
+                failed += 1
+        client.close()
 
-    async with _session(_TIMEOUT_S) as session:
-        await asyncio.gather(*(connection(session) for _ in range(connections)))
+    await asyncio.gather(*(ask() for _ in range(connections)))
     return failed
 
 
-async def _open_loop(url: str, upload: Upload, requests_per_s: float, seconds: float) -> Load:
-    latencies_s: list[float] = []
-    failed = 0
-
-    async def request(session: aiohttp.ClientSession, due: float) -> None:
-        nonlocal failed
-        if await _ask(session, url, upload):
-            latencies_s.append(time.perf_counter() - due)
-        else:
-            failed += 1
-
+def open_loop(url: str, upload: Upload, *, requests_per_s: float, seconds: float) -> Load:
+    """Sends at a fixed rate, evenly spaced; a late answer delays no other request, and counts as failed after 10 s."""
+    loop = load.open_loop(url, _request(url, upload), per_second=requests_per_s, seconds=seconds, seed=None)
+    answers = asyncio.run(loop)
     count = max(1, round(requests_per_s * seconds))
-    async with _session(_OPEN_LOOP_TIMEOUT_S) as session:
-        started_at = time.perf_counter()
-        open_requests = []
-        for number in range(count):
-            due = started_at + number / requests_per_s
-            await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            open_requests.append(asyncio.create_task(request(session, due)))
-        await asyncio.gather(*open_requests)
-        took_s = time.perf_counter() - started_at
-    latencies_s.sort()
-    if not latencies_s:
+    served = [each for each in answers if each.status == 200 and each.latency_s <= _OPEN_LOOP_TIMEOUT_S]
+    if not served:
         return Load(0.0, float("inf"), float("inf"), 1.0)
-    p50, p99 = (latencies_s[min(len(latencies_s) - 1, int(len(latencies_s) * share))] for share in (0.5, 0.99))
-    return Load(len(latencies_s) / max(took_s, seconds), p50 * 1e3, p99 * 1e3, failed / count)
+    took_s = max(each.due_at + each.latency_s for each in answers) - min(each.due_at for each in answers)
+    p50, p99 = (load.percentile_ms(served, percent) for percent in (50, 99))
+    return Load(len(served) / max(took_s, seconds), p50, p99, max(0.0, 1 - len(served) / count))
 
 
-def _session(timeout_s: int) -> aiohttp.ClientSession:
-    # A request that finds no free connection opens another: none waits for the answer of another.
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=timeout_s)
-    )
-
-
-async def _ask(session: aiohttp.ClientSession, url: str, upload: Upload) -> bool:
-    try:
-        async with session.post(url, data=upload.body, headers={"Content-Type": upload.content_type}) as response:
-            await response.read()
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
+def _request(url: str, upload: Upload) -> bytes:
+    return post(upload.body, path=urlsplit(url).path, content_type=upload.content_type)

@@ -1,4 +1,4 @@
-"""The servers: how each is started, asked and stopped, one at a time.
+"""Starts, asks and stops our server and its peers, one at a time.
 
 Server -> running(server, model) -> ready at the first right answer -> ... -> SIGTERM -> nothing of it is left
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.comparison.environments import PEERS, python_of
+from benchmarks.support.load import form
 
 _READY_TIMEOUT_S = 90
 _STOP_TIMEOUT_S = 20
@@ -36,13 +37,13 @@ class Server:
     """A server that can be measured.
 
     Attributes:
-        name: as the tables say it; of a peer, that of its folder.
-        command: of a port.
-        path: what images are POSTed to.
-        form_field: of the multipart form; None where the image is the body.
-        environment: added to ours.
+        name: the server's name in the tables; a peer's is that of its folder.
+        command: makes the command line that starts the server on a port.
+        path: the path that images are POSTed to.
+        form_field: the field of the multipart form; None where the image is the body.
         kind: `ours`; `peer`: configured as its documentation says; `expert`: with the engine that we have.
-        ready_path: of the probe that tells when all of its processes serve; None where it has none.
+        environment: environment variables that are added to ours.
+        ready_path: the path of the probe that tells when all processes serve; None where there is no probe.
     """
 
     name: str
@@ -64,10 +65,10 @@ class Running:
     """A server that answers.
 
     Attributes:
-        server: which.
-        url: that images are POSTed to.
-        ready_s: seconds from its start to its first answer.
-        left_behind: how many of its processes outlived it; known once it has stopped.
+        server: the server that runs.
+        url: the URL that images are POSTed to.
+        ready_s: seconds from the server's start to its first answer.
+        left_behind: how many processes outlived the server; known once it has stopped.
     """
 
     server: Server
@@ -86,7 +87,7 @@ class Upload:
     """A request's body.
 
     Attributes:
-        content_type: of the body.
+        content_type: the body's media type.
         body: the image, in a form or not.
     """
 
@@ -99,9 +100,9 @@ def upload_of(image: Path, server: Server) -> Upload:
     encoded = image.read_bytes()
     if server.form_field is None:
         return Upload("application/octet-stream", encoded)
-    head = f'--boundary\r\nContent-Disposition: form-data; name="{server.form_field}"; filename="{image.name}"\r\n'
-    head += f"Content-Type: image/{'png' if image.suffix == '.png' else 'jpeg'}\r\n\r\n"
-    return Upload("multipart/form-data; boundary=boundary", head.encode() + encoded + b"\r\n--boundary--\r\n")
+    image_type = f"image/{'png' if image.suffix == '.png' else 'jpeg'}"
+    body, content_type = form(encoded, field=server.form_field, filename=image.name, image_type=image_type)
+    return Upload(content_type, body)
 
 
 def ours(store: Path, name: str = "ours", **environment: str) -> Callable[[str], Server]:
@@ -138,11 +139,11 @@ def running(server: Server, model: Path, image: Path, folder: Path, port: int) -
     """Runs a server until the block ends.
 
     Args:
-        server: which.
+        server: the server to run.
         model: the TorchScript file that peers load; a `model.onnx` lies beside it.
-        image: sent until the first answer.
-        folder: of its log and what it may write.
-        port: to listen on; TorchServe takes the four above it too.
+        image: the image that is sent until the first answer.
+        folder: takes the server's log and what it writes.
+        port: where the server listens; TorchServe takes the four ports above it too.
 
     Raises:
         ServerError: it ends, or does not answer in time.
@@ -203,7 +204,7 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, upload: U
 
 
 def _wait_until_all_is_ready(server: Server, port: int) -> None:
-    """Else the first process that answers gets all connections, and the others none."""
+    """Waits until all processes serve; else the first one that answers gets all connections, and the others none."""
     if server.ready_path is None:
         return
     url = f"http://127.0.0.1:{port}{server.ready_path}"

@@ -1,7 +1,8 @@
-"""Load for the benchmarks: an open loop on kept connections, with requests built once, and a server to be loaded.
+"""Load for the benchmarks: an open loop of requests, forms, percentiles, and the memory of a service's processes.
 
-An open loop sends when a request is due, whatever has become of those before, and counts from then: a server that
-stalls looks as slow as it is to clients that do not wait for each other ("coordinated omission").
+An open loop sends when a request is due, whatever has become of those before, and counts latency from then. A server
+that stalls looks as slow as it is to clients that do not wait for each other; a closed loop would hide it ("coordinated
+omission"). The connections are those of `app.commands.bench.http_load`, which has the closed loop.
 """
 
 from __future__ import annotations
@@ -9,103 +10,57 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import re
-import subprocess
-import sys
+import threading
 import time
-import urllib.request
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+
+import uvloop
+
+from app.commands.bench.http_load import Answered, Connection, address_of
 
 _TICK_S = 0.001
+_PATIENCE_S = 10  # after the last request of an open loop; what has no answer by then is left out
+_BOUNDARY = "boundary-5d2c0a"
 
 
-class Answered(NamedTuple):
-    """One answer.
-
-    Attributes:
-        status: of HTTP; 0 if the connection broke.
-        due_at: when the request should have been sent, of `time.perf_counter`.
-        latency_s: from then until the whole answer was there.
-    """
-
-    status: int
-    due_at: float
-    latency_s: float
-
-
-class Client(asyncio.Protocol):
-    """One kept connection, with one request at a time.
+async def open_loop(
+    url: str, request: bytes, *, per_second: float, seconds: float, seed: int | None = 0
+) -> list[Answered]:
+    """Sends a request again and again, each time when it is due, on connections that are opened as they are needed.
 
     Args:
-        idle: where it puts itself when it is free.
-        answers: where it puts what it got.
+        url: the server's URL.
+        request: a whole request, such as `post` makes it.
+        per_second: requests a second.
+        seconds: how long requests are sent.
+        seed: of the random times between requests (a Poisson process); None: evenly spaced.
+
+    Returns:
+        the answers that came within ten seconds of the end.
     """
-
-    def __init__(self, idle: deque[Client], answers: list[Answered]) -> None:
-        self._idle = idle
-        self._answers = answers
-        self._received = b""
-        self._due_at: float | None = None
-        self.transport: asyncio.Transport | None = None
-        self.answered = asyncio.Event()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport."""
-        self.transport = transport  # type: ignore[assignment]
-
-    def send(self, request: bytes, due_at: float) -> None:
-        """Sends one request."""
-        assert self.transport
-        self._due_at = due_at
-        self.transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        """Waits for a whole answer."""
-        self._received += data
-        end = self._received.find(b"\r\n\r\n")
-        if end < 0:
-            return
-        length = re.search(rb"content-length: (\d+)", self._received[:end])
-        if length and len(self._received) >= end + 4 + int(length[1]):
-            self._finish(int(self._received[9:12]))
-            self._received = b""
-            if self.transport and not self.transport.is_closing():
-                self._idle.append(self)
-
-    def connection_lost(self, _error: Exception | None) -> None:
-        """Counts what is lost with it."""
-        if self._due_at is not None:
-            self._finish(0)
-        if self in self._idle:
-            self._idle.remove(self)
-
-    def _finish(self, status: int) -> None:
-        assert self._due_at is not None
-        self._answers.append(Answered(status, self._due_at, time.perf_counter() - self._due_at))
-        self._due_at = None
-        self.answered.set()
-
-
-async def open_loop(port: int, request: bytes, *, per_second: float, seconds: float, seed: int = 0) -> list[Answered]:
-    """Sends requests at random times (a Poisson process) on a pool of connections that grows as it must."""
     loop = asyncio.get_running_loop()
+    address = address_of(url)
     answers: list[Answered] = []
-    idle: deque[Client] = deque()
+    idle: deque[Connection] = deque()
     opening: set[asyncio.Task[None]] = set()
-    times = random.Random(seed)
+    times = None if seed is None else random.Random(seed)
     sent = 0
 
-    async def on_new_connection(due_at: float) -> None:
+    def take(connection: Connection, answered: Answered) -> None:
+        answers.append(answered)
+        if connection.is_open:
+            idle.append(connection)
+
+    async def send_on_new_connection(due_at: float) -> None:
         try:
-            _, client = await loop.create_connection(lambda: Client(idle, answers), "127.0.0.1", port)
+            _, connection = await loop.create_connection(lambda: Connection(take), *address)
         except OSError:
             answers.append(Answered(0, due_at, time.perf_counter() - due_at))
         else:
-            client.send(request, due_at)
+            connection.send(request, due_at)
 
     started_at = time.perf_counter()
     due_at = started_at
@@ -113,56 +68,68 @@ async def open_loop(port: int, request: bytes, *, per_second: float, seconds: fl
         if (wait_s := due_at - time.perf_counter()) > 0:
             await asyncio.sleep(max(wait_s, _TICK_S))
             continue
+        while idle and not idle[-1].is_open:  # the server closed it while it was idle
+            idle.pop()
         if idle:
             idle.pop().send(request, due_at)
         else:
-            task = loop.create_task(on_new_connection(due_at))
+            task = loop.create_task(send_on_new_connection(due_at))
             opening.add(task)
             task.add_done_callback(opening.discard)
         sent += 1
-        due_at += times.expovariate(per_second)
+        due_at += times.expovariate(per_second) if times else 1 / per_second
         if sent % 50 == 0:
             await asyncio.sleep(0)  # answers are read also when the generator is late
-    while len(answers) < sent and time.perf_counter() < started_at + seconds + 10:
+    while len(answers) < sent and time.perf_counter() < started_at + seconds + _PATIENCE_S:
         await asyncio.sleep(0.01)
     return answers
 
 
-async def closed_loop(port: int, request: bytes, *, connections: int, seconds: float) -> list[Answered]:
-    """Sends on each connection as soon as the answer before has come."""
-    loop = asyncio.get_running_loop()
-    answers: list[Answered] = []
-    until = time.perf_counter() + seconds
+@contextmanager
+def in_background(clients: Callable[[threading.Event], Coroutine[object, object, object]]) -> Iterator[threading.Event]:
+    """Runs clients on an event loop in another thread, and waits for their end when the block ends.
 
-    async def one() -> None:
-        _, client = await loop.create_connection(lambda: Client(deque(), answers), "127.0.0.1", port)
-        while time.perf_counter() < until:
-            client.answered.clear()
-            client.send(request, time.perf_counter())
-            await client.answered.wait()
-        client.transport.close()  # type: ignore[union-attr]
+    Args:
+        clients: makes the coroutine, of an event that is set when the clients shall end.
 
-    await asyncio.gather(*(one() for _ in range(connections)))
-    return answers
-
-
-def post(image: bytes, *headers: str) -> bytes:
-    """Returns the bytes of a request that sends an image as its body."""
-    lines = ["POST /predict HTTP/1.1", "Host: localhost", f"Content-Length: {len(image)}", *headers, "", ""]
-    return "\r\n".join(lines).encode() + image
+    Yields:
+        that event, to end them earlier.
+    """
+    stopping = threading.Event()
+    thread = threading.Thread(target=lambda: uvloop.run(clients(stopping)))
+    thread.start()
+    try:
+        yield stopping
+    finally:
+        stopping.set()
+        thread.join()
 
 
-def percentile_ms(answers: list[Answered], percent: float) -> float:
+def form(image: bytes, *, field: str = "file", filename: str = "image", image_type: str = "") -> tuple[bytes, str]:
+    """Returns a form with one file, and its content type.
+
+    Args:
+        image: the file's content.
+        field: the name of the form's field.
+        filename: the file's name.
+        image_type: the file's media type; the form does not say one if it is empty.
+    """
+    head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{field}"; filename="{filename}"\r\n'
+    head += f"Content-Type: {image_type}\r\n\r\n" if image_type else "\r\n"
+    return head.encode() + image + f"\r\n--{_BOUNDARY}--\r\n".encode(), f"multipart/form-data; boundary={_BOUNDARY}"
+
+
+def percentile_ms(answers: Sequence[Answered], percent: float) -> float:
     """Returns a percentile of the latencies, in milliseconds; not a number where there are none."""
     latencies = sorted(answer.latency_s for answer in answers)
     return 1000 * latencies[min(len(latencies) - 1, int(len(latencies) * percent / 100))] if latencies else float("nan")
 
 
 class ProcessTree:
-    """A process and its descendants; those that end while they are looked at count nothing.
+    """A process and its descendants; one that ends while it is looked at counts nothing.
 
     Args:
-        process_id: of the root.
+        process_id: the id of the process at the root.
     """
 
     def __init__(self, process_id: int) -> None:
@@ -193,40 +160,7 @@ class ProcessTree:
         return members
 
 
-class Server(NamedTuple):
-    """A service under load."""
-
-    port: int
-    process: subprocess.Popen[bytes]
-
-    def resident_bytes(self) -> int:
-        """Returns the memory of the process and its children (RSS)."""
-        return ProcessTree(self.process.pid).resident_bytes()
-
-
-@contextmanager
-def serving(port: int, *options: str) -> Iterator[Server]:
-    """Starts `python -m app serve` with options, waits until it is ready, and stops it afterwards."""
-    command = [sys.executable, "-m", "app", "serve", "--port", str(port), "--log-level", "warning", *options]
-    process = subprocess.Popen(command)
-    try:
-        until = time.monotonic() + 120
-        while True:
-            if process.poll() is not None or time.monotonic() > until:
-                raise SystemExit("The service did not start.")
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready") as answer:
-                    answer.read()
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield Server(port, process)
-    finally:
-        process.terminate()
-        process.wait()
-
-
 def claim(text: str, holds: bool) -> bool:
-    """Prints a claim and whether it holds."""
+    """Prints a claim and whether it holds; returns whether it holds."""
     print(f"{'ok  ' if holds else 'FAIL'}  {text}", flush=True)
     return holds

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from app.commands.bench.http_load import closed_loop, own_server
+from app.commands.bench.http_load import closed_loop, own_server, per_second, post
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
 from app.commands.predict import UnreadableFileError, find_images
 from app.errors import ArtifactError, ImageError
@@ -103,11 +103,14 @@ async def _measure(
     say("Starting the service in a process of its own")
     http = []
     # The engine has been chosen: choosing it again would take as long as all that is measured here.
-    with own_server(settings.model_copy(update={"engine": model.engine.name})) as url:
-        await closed_loop(url, images, connections=at_once[-1], seconds=seconds / 4)  # warms up
+    with own_server(dict(settings) | {"engine": model.engine.name}) as server:
+        await asyncio.to_thread(server.wait_until_ready)
+        requests = [post(image) for image in images]
+        await closed_loop(server.url, requests, connections=at_once[-1], seconds=seconds / 4)  # warms up
         for count in at_once:
             say(f"Measuring the service over HTTP, {count} at once")
-            http.append(_loop(count, *await closed_loop(url, images, connections=count, seconds=seconds)))
+            answers = await closed_loop(server.url, requests, connections=count, seconds=seconds)
+            http.append(_loop(count, per_second(answers), [answer.latency_s for answer in answers]))
     sizes = sorted({f"{decoded.width} x {decoded.height}" for decoded in map(decode, images[:4])})
     title = f"{artifact.name}/{artifact.version} on {model.engine.device}, {settings.core_count} cores; " \
             f"{len(images)} images ({', '.join(sizes)}{', ...' if len(images) > 4 else ''})"  # fmt: skip
