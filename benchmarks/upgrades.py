@@ -28,10 +28,10 @@ from PIL import Image
 from torch import nn
 
 from app.commands.bench.http_load import Client, post
-from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, TrainingData
+from app.store.manifest import TrainingData
 from app.store.model_store import ModelStore
-from app.store.publishing import hash_file
 from benchmarks.support.load import in_background
+from tests.support.damaged_versions import flip_a_byte, replace_model, truncate
 from tests.support.live import LiveServer, live_server
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
@@ -196,29 +196,12 @@ def predictor_of(probability: float) -> Predictor:
     return Predictor(Constant(probability), _CLASS_NAMES, image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3)
 
 
-def _flip_a_byte(folder: Path) -> None:
-    content = bytearray((folder / MODEL_FILE).read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / MODEL_FILE).write_bytes(content)
-
-
-def _truncate(folder: Path) -> None:
-    content = (folder / MODEL_FILE).read_bytes()
-    (folder / MODEL_FILE).write_bytes(content[: len(content) // 2])
-
-
 def _swap_weights(folder: Path) -> None:
     """Puts another model in place with a hash that fits: only the golden examples can tell."""
-    extra_files = {MANIFEST_FILE: "", GOLDEN_FILE: ""}
-    torch.jit.load(str(folder / MODEL_FILE), _extra_files=extra_files)  # type: ignore[no-untyped-call]
-    texts = {name: text.decode() if isinstance(text, bytes) else text for name, text in extra_files.items()}
-    torch.jit.save(torch.jit.script(predictor_of(0.95)), str(folder / MODEL_FILE), _extra_files=texts)
-    manifest = json.loads((folder / MANIFEST_FILE).read_text())
-    manifest["files"][MODEL_FILE] = hash_file(folder / MODEL_FILE).model_dump()
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    replace_model(folder, predictor_of(0.95))
 
 
-_DAMAGES = {"wrong hash": _flip_a_byte, "cut short": _truncate, "wrong probabilities": _swap_weights}
+_DAMAGES = {"wrong hash": flip_a_byte, "cut short": truncate, "wrong probabilities": _swap_weights}
 
 
 def wait_for(url: str, name: str, version: int) -> None:

@@ -17,7 +17,7 @@ import sklearn.datasets
 import torch
 
 from app.system.cores import usable_cores
-from tests.support.images import Pixels
+from tests.support.images import PHOTO_NAMES, Pixels
 from tests.support.once import once_a_run
 
 # The same examples every time, and no clock: shared machines are slow now and then.
@@ -27,7 +27,6 @@ hypothesis.settings.load_profile("project")
 # The default model, a network that is trained, a model that is converted, a service in a process of its own.
 _SLOW_FIXTURES = {"imagenet_store", "digits_run", "twin_store", "server"}
 MAX_PROCESSES = 8  # of `pytest -n auto`: each takes 1 to 2 GB
-PHOTO_NAMES = ("cat", "coffee", "rocket", "china", "flower")
 
 
 @pytest.hookimpl(optionalhook=True)

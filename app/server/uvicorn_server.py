@@ -87,7 +87,12 @@ class AddressError(PredictorError):
 
 
 def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> None:
-    """Serves an application in this process until a signal ends it.
+    """Serves an application in this process until a signal ends it; the arguments are those of `make_server`."""
+    make_server(app, settings, listening, tls).run()
+
+
+def make_server(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> uvicorn.Server:
+    """Returns the server of one process; it begins to serve when it is run.
 
     Args:
         app: an application of `create_app`.
@@ -108,7 +113,7 @@ def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tl
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls,
     )
-    _Server(config, service, listening, connections).run()
+    return _Server(config, service, listening, connections)
 
 
 class _Server(uvicorn.Server):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 import skimage.data
 
-from tests.app.images.test_decode_hostile import structures
+from tests.support.file_structures import structures
 
 _INTERESTING = (
     b"\0",

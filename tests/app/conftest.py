@@ -1,4 +1,4 @@
-"""A model that can be reasoned about: it tells which of red, green and blue an image has most of."""
+"""Fixtures for tests of the service: stores with the colour model, and applications that serve it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.colours import StartApp, applications, export_colours
+from tests.support.colours import MostlyColour, StartApp, applications, colour_predictor, export_colours
+from tests.support.twins import add_twin
 
 
 @pytest.fixture
@@ -29,6 +30,15 @@ def colours_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with `colours/1`, for tests that only read it."""
     root = tmp_path_factory.mktemp("colours")
     export_colours(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def twin_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with `colours/1` and its twin."""
+    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
+    root = tmp_path_factory.mktemp("twin")
+    add_twin(export_colours(root), colour_predictor(MostlyColour()))
     return root
 
 

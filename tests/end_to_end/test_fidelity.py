@@ -6,14 +6,12 @@ the CPU in float32.
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from PIL import Image, ImageOps
@@ -22,12 +20,11 @@ from starlette.testclient import TestClient
 from app.images.decode import DecodedImage
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import PHOTO_NAMES
-from tests.support.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
+from tests.support.fidelity import MAX_DEVIATION, Serve, deviation
+from tests.support.images import EXIF_ORIENTATIONS, PHOTO_NAMES, Pixels, encode, exif, lay_down
 
 pytestmark = pytest.mark.slow
 
-MAX_DEVIATION = 0.02
 FORMATS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 90},
     "JPEG-444-progressive": {"quality": 75, "subsampling": 0, "progressive": True},
@@ -44,9 +41,6 @@ SIZES = [
     (1024, 768), (1536, 2048), (2049, 3073), (4000, 3000), (3000, 4000), (4001, 2999),
 ]  # fmt: skip
 
-Probabilities = npt.NDArray[np.float64]
-Serve = Callable[[bytes], Probabilities]
-
 
 @pytest.fixture(scope="module")
 def client(imagenet_store: Path) -> Iterator[TestClient]:
@@ -56,47 +50,6 @@ def client(imagenet_store: Path) -> Iterator[TestClient]:
             assert client.get("/models").json()["models"][0]["state"] in {"loading", "ready"}  # ready since, perhaps
             time.sleep(0.05)
         yield client
-
-
-@pytest.fixture(scope="module")
-def serve(client: TestClient) -> Serve:
-    """Returns all probabilities that the service gives for an image."""
-
-    def serve(encoded: bytes) -> Probabilities:
-        response = client.post("/predict?top_k=1000", content=encoded)
-        assert response.status_code == 200, response.text
-        probabilities = np.zeros(1000)
-        for prediction in response.json()["predictions"]:
-            probabilities[prediction["class_id"]] = prediction["probability"]
-        return probabilities
-
-    return serve
-
-
-@pytest.fixture(scope="module")
-def refer(imagenet_store: Path) -> Serve:
-    """Returns all probabilities that the artifact gives for an image that Pillow decoded in full."""
-    predictor = torch.jit.load(str(imagenet_store / "imagenet" / "1" / "model.pt"))  # type: ignore[no-untyped-call]
-
-    def refer(encoded: bytes) -> Probabilities:
-        with Image.open(io.BytesIO(encoded)) as opened:
-            image = ImageOps.exif_transpose(opened)
-        if image.mode == "I;16":
-            image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
-        rgba = image.convert("RGBA") if image.has_transparency_data else image.convert("RGB").convert("RGBA")
-        rgb = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-        pixels = torch.from_numpy(np.array(rgb)).permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W)
-        probabilities: Probabilities = predictor(pixels)[0].double().numpy()
-        return probabilities
-
-    return refer
-
-
-def deviation(served: Probabilities, reference: Probabilities) -> float:
-    """Returns the largest |dp|, or infinity if the top class changed although the reference was sure of it."""
-    second, first = np.sort(reference)[-2:]
-    same_top = served.argmax() == reference.argmax() or first - second <= MAX_DEVIATION
-    return float(np.abs(served - reference).max()) if same_top else np.inf
 
 
 def resized(photo: Pixels, width: int, height: int) -> Pixels:

@@ -11,9 +11,7 @@ from starlette.testclient import TestClient
 
 from app.main import create_app
 from app.settings import Settings
-from tests.end_to_end.test_fidelity import MAX_DEVIATION, Serve, deviation
-from tests.end_to_end.test_fidelity import refer as refer
-from tests.end_to_end.test_fidelity import serve as serve
+from tests.support.fidelity import MAX_DEVIATION, Serve, deviation
 from tests.support.images import Pixels, encode
 
 pytestmark = pytest.mark.slow

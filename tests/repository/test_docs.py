@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.store.manifest import Manifest
 from docs.generate_settings import settings_page
 from tests.support.live import live_server
+from tests.support.pages import code_blocks, section, table_rows, without_comments
 from training.__main__ import Training
 
 ROOT = Path(__file__).parents[2]
@@ -36,29 +37,6 @@ HTTP = (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
 ARTIFACT = (ROOT / "docs" / "artifact.md").read_text(encoding="utf-8")
 
 page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-
-
-def section(text: str, title: str) -> str:
-    """Returns what stands under a heading, up to the next one of any level."""
-    found = re.search(rf"^#+ {re.escape(title)}\n(.*?)(?=^#+ |\Z)", _without_comments(text), re.M | re.S)
-    assert found, title
-    return found[1]
-
-
-def _without_comments(text: str) -> str:
-    """Hides `# comments` in code blocks, which look like headings."""
-    return re.sub(r"(?<=\n)```.*?\n```", lambda block: re.sub(r"^#", "\0", block[0], flags=re.M), text, flags=re.S)
-
-
-def code_blocks(text: str, language: str) -> list[str]:
-    """Returns the code blocks of a language."""
-    return [block.replace("\0", "#") for block in re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)]
-
-
-def table_rows(text: str) -> list[list[str]]:
-    """Returns the cells of a section's table, without its head."""
-    rows = [line for line in text.splitlines() if line.startswith("|")][2:]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -101,7 +79,7 @@ def test_stated_bound_of_the_golden_check_is_the_bound() -> None:
 
 @page
 def test_links_lead_somewhere(page: Path) -> None:
-    text = _without_comments(page.read_text(encoding="utf-8"))
+    text = without_comments(page.read_text(encoding="utf-8"))
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
         if re.match(r"https?://", target):
             continue
@@ -109,7 +87,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         linked = page.parent / path if path else page
         assert linked.exists(), target
         if anchor:
-            headings = re.findall(r"^#+ (.*)$", _without_comments(linked.read_text(encoding="utf-8")), re.M)
+            headings = re.findall(r"^#+ (.*)$", without_comments(linked.read_text(encoding="utf-8")), re.M)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}, target
 
 

@@ -17,7 +17,7 @@ from prometheus_client import Metric
 from app.api.problems import PROBLEMS
 from app.serving.service import Service
 from app.settings import Settings
-from tests.repository.test_docs import section, table_rows
+from tests.support.pages import section, table_rows
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"

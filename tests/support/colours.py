@@ -37,13 +37,15 @@ def colour_image(name: str, *, width: int = 40, height: int = 30, image_format: 
     return encode(pixels, image_format)
 
 
+def colour_predictor(network: nn.Module) -> Predictor:
+    """Returns a Predictor of the colours around a network that takes `(N, 3, 16, 16)`."""
+    return Predictor(network, list(COLOURS), image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3)
+
+
 def export_colours(store_root: Path, name: str = "colours", network: nn.Module | None = None) -> Path:
     """Publishes the next version of the colour model."""
-    predictor = Predictor(
-        network or MostlyColour(), list(COLOURS), image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3
-    )
     return export(
-        predictor,
+        colour_predictor(network or MostlyColour()),
         store_root=store_root,
         name=name,
         golden_images=[colour_image(colour) for colour in COLOURS],

@@ -17,6 +17,7 @@ from PIL import Image
 
 Pixels = npt.NDArray[np.uint8]
 
+PHOTO_NAMES: Final = ("cat", "coffee", "rocket", "china", "flower")  # of the fixture `photos`
 EXIF_ORIENTATIONS: Final = range(1, 9)
 _ORIENTATION_TAG: Final = 0x0112
 

@@ -1,4 +1,4 @@
-"""A service in a thread of this process, and what it takes to talk to it byte by byte."""
+"""Runs the service in a thread of this process, and talks to it byte by byte."""
 
 from __future__ import annotations
 
@@ -9,30 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import httpx
-import uvicorn
 
 from app.main import create_app
-from app.server.connections import Connections
-from app.server.http_protocol import limited_protocol
+from app.server.uvicorn_server import make_server
 from app.settings import Settings
-from app.system.kernel import usable_connections
 
 
 @contextmanager
 def running(settings: Settings) -> Iterator[str]:
-    app = create_app(settings)
-    service = app.state.service
-    connections = Connections(usable_connections(settings.max_connections), service.metrics)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        http=limited_protocol(service, app.state.auth, connections),
-        timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type]
-        timeout_graceful_shutdown=1,
-    )
-    server = uvicorn.Server(config)
+    """Serves in a thread of this process, where tests can change limits and hold engines up; yields the URL."""
     listening = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listening],))
+    server = make_server(create_app(settings), settings, listening, {})
+    thread = threading.Thread(target=server.run)
     thread.start()
     url = f"http://127.0.0.1:{listening.getsockname()[1]}"
     try:
@@ -44,6 +32,7 @@ def running(settings: Settings) -> Iterator[str]:
 
 
 def until(condition: Callable[[], bool]) -> None:
+    """Waits up to 20 seconds for a condition."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
@@ -51,14 +40,17 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def connect(url: str) -> socket.socket:
+    """Returns a new connection to a service."""
     host, port = url.removeprefix("http://").split(":")
     return socket.create_connection((host, int(port)), timeout=20)
 
 
 def until_closed(connection: socket.socket) -> bytes:
+    """Returns what comes until the service closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
 
 
 def head(path: str = "/predict", *, length: int | None = None, more: str = "") -> bytes:
+    """Returns the head of a POST, with a length if one is given, and more header lines, each with its line break."""
     declared = "" if length is None else f"Content-Length: {length}\r\n"
     return f"POST {path} HTTP/1.1\r\nHost: x\r\n{declared}{more}\r\n".encode()

@@ -10,6 +10,8 @@ from app.store.publishing import hash_file
 from training.export.onnx_twin import write_onnx
 from training.export.predictor import Predictor
 
+ENGINES = ("torchscript", "openvino")  # those that can serve a model with a twin on a CPU
+
 
 def add_twin(version: Path, predictor: Predictor) -> Path:
     """Writes `model.onnx` into a version's folder, and its hash into the manifest; returns the file."""

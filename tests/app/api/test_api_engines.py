@@ -11,9 +11,8 @@ from starlette.testclient import TestClient
 from tests.app.api.test_api import test_answer_names_the_class_and_describes_the_image as test_answer
 from tests.app.api.test_api import test_batch_answers_in_order_and_a_bad_image_fails_alone as test_batch
 from tests.app.api.test_api import test_top_k_limits_the_answer as test_top_k
-from tests.app.inference.test_engine_choice import ENGINES
-from tests.app.inference.test_engine_choice import twin_store as twin_store
 from tests.support.colours import applications
+from tests.support.twins import ENGINES
 
 __all__ = ["test_answer", "test_batch", "test_top_k"]
 

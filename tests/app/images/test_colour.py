@@ -11,6 +11,7 @@ from PIL import Image
 
 from app.errors import UnsupportedFormatError
 from app.images.decode import decode
+from tests.support.decoded_pixels import assert_pixels, decoded, luma
 from tests.support.images import (
     Pixels,
     encode,
@@ -21,25 +22,6 @@ from tests.support.images import (
     with_jpeg_segment,
     without_jpeg_segments,
 )
-
-
-def decoded(encoded: bytes) -> tuple[Pixels, tuple[str, ...]]:
-    image = decode(encoded)
-    assert image.pixels.mode == "RGB"
-    assert image.pixels.size == (image.width, image.height)
-    return np.asarray(image.pixels), image.adjustments
-
-
-def assert_pixels(pixels: Pixels, expected: Any, *, within: int = 0) -> None:
-    expected = np.broadcast_to(np.asarray(expected, dtype=np.int16), pixels.shape)
-    largest_difference = int(np.abs(pixels.astype(np.int16) - expected).max())
-    assert largest_difference <= within
-
-
-def luma(pixels: Pixels) -> Pixels:
-    """ITU-R BT.601, in Pillow's fixed-point arithmetic."""
-    weights = np.array([19595, 38470, 7471], dtype=np.uint32)
-    return np.asarray((pixels.astype(np.uint32) @ weights + 0x8000) >> 16, dtype=np.uint8)
 
 
 def on_white(colour: Any, alpha: Any) -> Pixels:

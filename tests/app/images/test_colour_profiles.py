@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from app.images.decode import decode
-from tests.app.images.test_colour import assert_pixels, decoded, luma
+from tests.support.decoded_pixels import assert_pixels, decoded, luma
 from tests.support.icc import (
     D50,
     WIDE_GAMUT_TO_XYZ,

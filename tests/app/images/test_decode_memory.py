@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.app.images.test_decode_hostile import rle_bmp
+from tests.support.file_structures import rle_bmp
 from tests.support.images import Pixels, encode, png, tiff
 
 pytestmark = pytest.mark.slow

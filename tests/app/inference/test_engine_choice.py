@@ -14,11 +14,8 @@ from starlette.testclient import TestClient
 from torch import nn
 
 from app.inference.torchscript_engine import TorchScriptEngine, halving_when_out_of_memory
-from tests.support.colours import COLOURS, MostlyColour, StartApp, colour_image, export_colours
-from tests.support.twins import add_twin, list_twin
-from training.export.predictor import Predictor
-
-ENGINES = ("torchscript", "openvino")
+from tests.support.colours import COLOURS, StartApp, colour_image, colour_predictor
+from tests.support.twins import ENGINES, add_twin, list_twin
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of torch.onnx
 
@@ -28,19 +25,6 @@ class SharperColour(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean(dim=(2, 3)) * 3
-
-
-def colour_predictor(network: nn.Module) -> Predictor:
-    return Predictor(network, list(COLOURS), image_size=16, resize_size=18, mean=[0.5] * 3, std=[0.25] * 3)
-
-
-@pytest.fixture(scope="module")
-def twin_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with `colours/1` and its twin."""
-    pytest.importorskip("openvino", reason="there is no OpenVINO for this platform")
-    root = tmp_path_factory.mktemp("twin")
-    add_twin(export_colours(root), colour_predictor(MostlyColour()))
-    return root
 
 
 @pytest.fixture

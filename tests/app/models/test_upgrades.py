@@ -29,8 +29,8 @@ from app.settings import Settings
 from app.store.manifest import MANIFEST_FILE, MODEL_FILE
 from app.store.model_store import PIN_FILE, ModelStore
 from app.telemetry.metrics import Metrics
-from tests.app.models.test_registry import Damage, flip_a_byte, swap_weights, truncate
 from tests.support.colours import StartApp, colour_image, export_colours
+from tests.support.damaged_versions import Damage, flip_a_byte, swap_weights, truncate
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ from app.errors import ArtifactError, UnknownModelError
 from app.store.manifest import MODEL_FILE, FileEntry, Manifest
 from app.store.model_store import PIN_FILE, ModelStore, verify_files
 from app.store.publishing import hash_file, publish
-from tests.app.store.test_manifest import manifest, write_files
+from tests.support.manifests import manifest, write_files
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from app.store.publishing import (
     published_versions,
     write_atomically,
 )
-from tests.app.store.test_manifest import manifest, write_files
+from tests.support.manifests import manifest, write_files
 
 REPOSITORY = Path(__file__).parents[3]
 

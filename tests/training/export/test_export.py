@@ -13,7 +13,7 @@ from app.images.decode import decode
 from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE, GoldenExamples, Manifest, TrainingData
 from app.store.model_store import ModelStore, verify_files
 from tests.support.images import Pixels, encode
-from tests.training.export.test_predictor import CLASS_NAMES, RGB, Convolutional, predictor
+from tests.support.predictors import CLASS_NAMES, RGB, Convolutional, predictor
 from training.errors import ExportError
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
