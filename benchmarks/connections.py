@@ -62,6 +62,8 @@ async def _measure(url: str, processes: ProcessTree, connections: int, seconds: 
         memory = max(memory, processes.resident_bytes())
         await asyncio.sleep(1 / _GOOD_PER_SECOND)
     attack.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await attack
     print(f"{connections} connections; opened in all: {', '.join(f'{count} {kind}' for kind, count in opened.items())}")
     for name, answers in {"without them": calm, "with them": good}.items():
         p50, p99 = percentile_ms(answers, 50), percentile_ms(answers, 99)
@@ -113,19 +115,24 @@ async def _attack(url: str, connections: int, opened: dict[str, int]) -> None:
     open_connections: set[_Hostile] = set()
     kinds = itertools.cycle(_STARTS)
     trickled_at = time.perf_counter()
-    while True:
-        for kind in itertools.islice(kinds, min(50, connections - len(open_connections))):
-            with contextlib.suppress(OSError):
-                await asyncio.get_running_loop().create_connection(
-                    functools.partial(_Hostile, kind, open_connections), *address
-                )
-                opened[kind] += 1
-        if time.perf_counter() > trickled_at + 1:
-            trickled_at = time.perf_counter()
-            for connection in open_connections:
-                if connection.transport and not connection.transport.is_closing():
-                    connection.transport.write(_TRICKLES[connection.kind])
-        await asyncio.sleep(0.005)
+    try:
+        while True:
+            for kind in itertools.islice(kinds, min(50, connections - len(open_connections))):
+                with contextlib.suppress(OSError):
+                    await asyncio.get_running_loop().create_connection(
+                        functools.partial(_Hostile, kind, open_connections), *address
+                    )
+                    opened[kind] += 1
+            if time.perf_counter() > trickled_at + 1:
+                trickled_at = time.perf_counter()
+                for connection in open_connections:
+                    if connection.transport and not connection.transport.is_closing():
+                        connection.transport.write(_TRICKLES[connection.kind])
+            await asyncio.sleep(0.005)
+    finally:
+        for connection in open_connections:
+            if connection.transport:
+                connection.transport.abort()
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ async def open_loop(
     loop = asyncio.get_running_loop()
     address = address_of(url)
     answers: list[Answered] = []
+    connections: list[Connection] = []
     idle: deque[Connection] = deque()
     opening: set[asyncio.Task[None]] = set()
     times = None if seed is None else random.Random(seed)
@@ -60,6 +61,7 @@ async def open_loop(
         except OSError:
             answers.append(Answered(0, due_at, time.perf_counter() - due_at))
         else:
+            connections.append(connection)
             connection.send(request, due_at)
 
     started_at = time.perf_counter()
@@ -82,6 +84,8 @@ async def open_loop(
             await asyncio.sleep(0)  # answers are read also when the generator is late
     while len(answers) < sent and time.perf_counter() < started_at + seconds + _PATIENCE_S:
         await asyncio.sleep(0.01)
+    for connection in connections:
+        connection.close()
     return answers
 
 
