@@ -63,7 +63,7 @@ class Export(BaseModel):
 
     run: CliPositionalArg[str] = Field(description="The folder of the run, or `last` for the newest")
     checkpoint: Literal["best", "last"] = Field(
-        default="best", description="The weights to publish: of the best epoch, or the last ones"
+        default="best", description="The weights to publish: those of the best epoch, or the last ones"
     )
     name: str | None = Field(
         default=None, pattern=MODEL_NAME_PATTERN, description="The name of the model in the store; by default the run's"

@@ -18,7 +18,7 @@ class _OfRun(BaseModel):
     run: CliPositionalArg[str] = Field(description="The folder of the run, or `last` for the newest")
     runs: Path = Field(default=Path("runs"), description="The folder in which the runs are")
     checkpoint: Literal["best", "last"] = Field(
-        default="best", description="The weights to look at: of the best epoch, or the last ones"
+        default="best", description="The weights to look at: those of the best epoch, or the last ones"
     )
     output: Path | None = Field(
         default=None, description="The folder for the PNG files; by default `visualize` in the run's folder"

@@ -132,7 +132,7 @@ def evaluate(
     Args:
         predictor: the model, whose temperature is set to the one that is fitted.
         data: the data of the run.
-        checkpoint: whose weights the model has, for the evaluation.
+        checkpoint: the name of the weights that the model has, for the evaluation.
 
     Returns:
         the evaluation, and the predictions for the test split.

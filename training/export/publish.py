@@ -31,7 +31,7 @@ def run_predictor(run: RunFolder, *, checkpoint: CheckpointName = "best", temper
 
     Args:
         run: the folder of the run.
-        checkpoint: whose weights to take: of the best epoch, or of the newest checkpoint. The newest checkpoint gives
+        checkpoint: the weights to take: those of the best epoch, or of the newest checkpoint. The newest one gives
             averaged weights if the run keeps an average.
         temperature: the number that divides the logits.
 
@@ -79,7 +79,7 @@ def publish_run(
         data: the data of the run.
         metrics: the figures for the manifest; None takes those of validation.
         temperature: the number that divides the logits.
-        checkpoint: whose weights to publish: of the best epoch, or of the newest checkpoint.
+        checkpoint: the weights to publish: those of the best epoch, or of the newest checkpoint.
         name: the name of the model; None takes that of the run.
         store_root: the folder of the model store; None takes that of the run.
         onnx: whether the twin `model.onnx` is written too; None writes it if its packages are installed.
