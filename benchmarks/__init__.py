@@ -1,1 +1,1 @@
-"""Our server and others, measured side by side in one run."""
+"""Measures the service: beside other servers, under overload, faults, upgrades and damaged images, and for long."""

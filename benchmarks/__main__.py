@@ -1,4 +1,4 @@
-"""Our server and its peers, measured side by side in one run: `make bench`, or `python -m benchmarks`.
+"""Measures our server and its peers side by side in one run: `make bench`, or `python -m benchmarks`.
 
 models, images, environments -> rounds: every server in turn, only one running -> open loop -> memory -> results
 """

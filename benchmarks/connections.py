@@ -1,4 +1,4 @@
-"""Thousands of connections that are idle or trickle: does a good client still get its answers?
+"""Checks that a good client gets its answers while thousands of connections are idle or trickle.
 
 python -m benchmarks.connections --connections 5000 --seconds 60
 

@@ -1,4 +1,4 @@
-"""What faults cost clients: SIGTERM to the service under load, and SIGKILL to its workers.
+"""Measures what faults cost clients: SIGTERM to the service under load, and SIGKILL to its workers.
 
 python -m benchmarks.faults --terms 100 --kills 50
 

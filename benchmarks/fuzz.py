@@ -1,4 +1,4 @@
-"""Damaged images against a live service: no 5xx, no crash, no leak, no answer that takes too long.
+"""Sends damaged images to a live service: no 5xx, no crash, no leak, no answer that takes too long.
 
 python -m benchmarks.fuzz --bodies 100000
 

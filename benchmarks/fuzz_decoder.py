@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of `app.images.decode`: an `ImageError` or a picture within the limits, never anything else.
+"""Fuzzes the decoder, guided by coverage: an `ImageError` or a picture within the limits, never anything else.
 
 python -m benchmarks.fuzz_decoder --runs 100000
 

@@ -1,4 +1,4 @@
-"""ResNet-50 on a GPU: the service against a bare loop over tensors that are ready, and which step limits it.
+"""Measures ResNet-50 on a GPU: the service against a bare loop over tensors that are ready, and which step limits it.
 
 python -m benchmarks.gpu
 

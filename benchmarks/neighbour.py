@@ -1,4 +1,4 @@
-"""How steady the service is beside a process that keeps one core busy: several streams, one stream, as measured.
+"""Measures how steady the service is beside a process that keeps one core busy, in several layouts of threads.
 
 python -m benchmarks.neighbour --model-store model_store photo.jpg
 

@@ -1,4 +1,4 @@
-"""Ten times more than it can do: what becomes of the requests, the probes and the memory.
+"""Sends ten times more than the service can do, and looks at the requests, the probes and the memory.
 
 python -m benchmarks.overload --seconds 120
 

@@ -1,4 +1,4 @@
-"""A long run of everything at once: memory, descriptors and p99 stay flat.
+"""Sends images of every kind for long, and checks that memory, descriptors and p99 stay flat.
 
 python -m benchmarks.soak --requests 100000
 

@@ -1,4 +1,4 @@
-"""One epoch of training: ours, against the ordinary recipe, side by side in one run.
+"""Measures one epoch of training: ours and the ordinary recipe, side by side in one run.
 
 The 3-block `simple-cnn` on 60,000 synthetic grey images of 28 x 28, random crops with a reflected border of 2 and
 mirrored halves, batches of 64, Adam. The ordinary recipe is what courses teach: a Dataset of PIL images, torchvision

@@ -1,4 +1,4 @@
-"""Version switches under constant load: not one failed answer, and each answer's version true to its probabilities.
+"""Switches versions under constant load: no answer fails, and each answer's version fits its probabilities.
 
 python -m benchmarks.upgrades --switches 200
 
@@ -67,7 +67,7 @@ class Load:
 
     Attributes:
         answers: the number of right answers of each version.
-        failures: what was no answer, or a wrong one.
+        failures: what each failed or wrong answer said.
         latencies_s: the latencies of all answers, in seconds.
     """
 

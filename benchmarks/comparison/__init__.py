@@ -1,4 +1,4 @@
-"""The service beside other servers, with the same models and images: what `make bench` runs.
+"""Measures the service beside other servers, with the same models and images: what `make bench` runs.
 
 workloads.py, models.py, images.py -> what is measured
 environments.py, servers.py -> installs the peers, starts them

@@ -1,4 +1,4 @@
-"""A virtual environment for each peer: its own packages first, torch and the rest from the project's.
+"""Makes a virtual environment for each peer: its own packages first, torch and the rest from the project's.
 
 benchmarks/peers/<peer>/requirements.txt -> .bench/venv/<peer>, made once
 

@@ -1,4 +1,4 @@
-"""The images of the benchmark, made from a real photo, the same bytes on every run (with the same Pillow).
+"""Makes the images of the benchmark from a real photo, the same bytes on every run (with the same Pillow).
 
 training/golden/coffee.jpg -> enlarged, with a little noise as a sensor adds -> JPEG or PNG of the wanted size
 """

@@ -1,4 +1,4 @@
-"""The models of the benchmark, published by `training.export` with their ONNX twins into a store of their own.
+"""Publishes the models of the benchmark with their ONNX twins, into a store of their own.
 
 python -m benchmarks.models STORE
 

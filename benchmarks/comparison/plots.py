@@ -1,4 +1,4 @@
-"""The plots of a run: throughput of every server, and latency against load."""
+"""Draws the plots of a run: throughput of every server, and latency against load."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def throughput(results: Results, workloads: list[Workload], path: Path) -> None:
 
 
 def latency_against_load(results: Results, path: Path) -> None:
-    """Draws median and 99th percentile latency from the intended send time, against the offered rate."""
+    """Draws the median and the 99th percentile of latency, from the time when requests were due, against the rate."""
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.4), sharey=True, sharex=True)
     for (name, measured), colour in zip(results.offered.items(), _PALETTE * 2, strict=False):
         answered = [(offered, load) for offered, load in measured if load.requests_per_s]

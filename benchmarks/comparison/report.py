@@ -1,4 +1,4 @@
-"""`results.md`: what was measured, on what, and whether it is what we mean to reach.
+"""Writes `results.md`: what was measured, on which machine, and whether our targets were met.
 
 Results -> targets: met or not -> tables, one for each workload -> what else was seen
 """
@@ -22,9 +22,9 @@ class Target:
     """What we mean to reach, and what came of it.
 
     Attributes:
-        what: in words.
-        wanted: likewise.
-        found: likewise; None where it was not measured.
+        what: the target, in words.
+        wanted: the figure that we mean to reach, in words.
+        found: the figure that was measured, in words; None where it was not measured.
         met: whether it was reached.
     """
 
@@ -35,17 +35,17 @@ class Target:
 
     @property
     def verdict(self) -> str:
-        """As the table says it."""
+        """The table's word for whether the target was met."""
         return "not measured" if self.found is None else "met" if self.met else "**missed**"
 
 
 def write(results: Results, workloads: list[Workload], path: Path) -> None:
-    """Writes the page."""
+    """Writes `results.md`."""
     path.write_text("\n".join(_page(results, workloads)) + "\n", encoding="utf-8")
 
 
 def targets(results: Results, workloads: list[Workload]) -> list[Target]:
-    """Returns every target."""
+    """Returns every target and what came of it."""
     return [
         *(target for workload in workloads for target in _targets_of(results, workload)),
         _ready(results),

@@ -1,4 +1,4 @@
-"""What was measured, as `results.json` keeps it: every round, so that tables and plots can be made again.
+"""Holds what was measured, and writes it to `results.json`: every round, so that tables and plots can be made again.
 
 rounds -> Results -> results.json; medians and spread for `report` and `plots`
 """
@@ -22,9 +22,9 @@ class Memory:
 
     Attributes:
         first_count: requests answered at the first look.
-        first_bytes: resident then.
-        last_count: at the last look.
-        last_bytes: resident then.
+        first_bytes: resident bytes at the first look.
+        last_count: requests answered at the last look.
+        last_bytes: resident bytes at the last look.
     """
 
     first_count: int
@@ -38,17 +38,17 @@ class Results:
     """Every figure of a run.
 
     Attributes:
-        machine: as `machine.describe` tells it.
-        command: that was run.
-        seconds: of each measurement.
-        versions: of the servers, by name.
-        loads: workload -> server -> rounds.
-        ceilings: workload -> rounds.
-        ready_s: server -> seconds from start to first answer of the default model, each start.
-        left_behind: server -> most processes that outlived it.
+        machine: facts about the machine, the versions and the code, from `machine.describe`.
+        command: the command that was run.
+        seconds: how long each measurement took.
+        versions: server -> its version.
+        loads: workload -> server -> one load a round.
+        ceilings: workload -> one ceiling a round.
+        ready_s: server -> seconds from each start to the first answer of the default model.
+        left_behind: server -> the most processes that outlived it.
         failures: server -> why it was not measured.
-        offered: requests/s -> server -> what the open loop measured.
-        memory: of our server; None if it was not measured.
+        offered: server -> pairs of the requests/s that were offered and what the open loop measured.
+        memory: our server's memory; None if it was not measured.
     """
 
     machine: dict[str, str]
@@ -97,7 +97,7 @@ class Results:
 
 
 def _plain(value: object) -> object:
-    """Makes JSON's types of everything. It knows no infinity: a server that answered nothing has no latency."""
+    """Turns everything into JSON's types. JSON has no infinity: a server that answered nothing has no latency."""
     if is_dataclass(value):
         return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What is measured, and what we mean to reach."""
+"""Lists what is measured, and the targets that we mean to reach."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ class Workload:
     """One row of the results.
 
     Attributes:
-        name: in `results.json`.
-        title: in the tables.
-        model: in the benchmark's store.
-        image: in the benchmark's folder.
-        connections: of the closed loop.
-        precision: of our engine; peers compute in float32.
-        min_ratio_to_peer: of requests/s, ours to the best peer's.
-        max_latency_ratio: of median latencies, likewise; where latency is what counts.
-        min_ratio_to_ceiling: of requests/s, ours to those of the in-process loop.
-        max_latency_over_ceiling_ms: of median latencies, ours less the in-process loop's.
+        name: the row's name in `results.json`.
+        title: the row's name in the tables.
+        model: the name of a model in the benchmark's store.
+        image: the name of an image in the benchmark's folder.
+        connections: the connections of the closed loop.
+        precision: the precision of our engine; peers compute in float32.
+        min_ratio_to_peer: the target for our requests/s, divided by the best peer's; None: no target.
+        max_latency_ratio: the target for our median latency, divided by the best peer's; None: no target.
+        min_ratio_to_ceiling: the target for our requests/s, divided by the in-process loop's; None: no target.
+        max_latency_over_ceiling_ms: the target for our median latency, less the in-process loop's; None: no target.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Workload:
 
     @property
     def with_peers(self) -> bool:
-        """Whether peers run it; else their figures of the same load in float32 are what ours are compared with."""
+        """Whether peers run the workload; if not, ours is compared with their figures of the same load in float32."""
         return self.precision == "float32"
 
 
@@ -71,7 +71,7 @@ MAX_MEMORY_GROWTH = 1.05
 
 
 def compared_runs(workload: Workload) -> list[Workload]:
-    """Returns the workload, and of one that only we run also the same load in float32, which peers run."""
+    """Returns the workload and, if only we run it, also the same load in float32, which peers run."""
     load = (workload.model, workload.image, workload.connections)
     return [
         other

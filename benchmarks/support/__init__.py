@@ -1,6 +1,6 @@
 """What several benchmarks share.
 
-load.py -> clients, in a closed and in an open loop
+load.py -> an open loop of requests, clients in the background, forms, memory
 damage.py -> damaged images
 small_service.py -> a service whose model is never the limit
 """

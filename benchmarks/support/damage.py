@@ -1,4 +1,4 @@
-"""Damaged images: for `benchmarks.fuzz` and `benchmarks.soak`.
+"""Damages images: for `benchmarks.fuzz` and `benchmarks.soak`.
 
 a file of every structure -> `damaged` -> the decoder, or a request's body
 """

@@ -36,7 +36,7 @@ async def open_loop(
         request: a whole request, such as `post` makes it.
         per_second: requests a second.
         seconds: how long requests are sent.
-        seed: of the random times between requests (a Poisson process); None: evenly spaced.
+        seed: seeds the random times between requests (a Poisson process); None: requests are evenly spaced.
 
     Returns:
         the answers that came within ten seconds of the end.

@@ -1,4 +1,4 @@
-"""The service with a model so small that it is never the limit: for `benchmarks.fuzz` and `benchmarks.soak`.
+"""Runs the service with a model so small that it is never the limit: for `benchmarks.fuzz` and `benchmarks.soak`.
 
 a store in a temporary folder -> `python -m app serve` -> ready -> what is to be done with it -> both are gone
 """
@@ -20,7 +20,7 @@ def small_service(**settings: object) -> Iterator[LiveServer]:
     """Publishes the model, starts the service, waits until it is ready, and ends it afterwards.
 
     Args:
-        settings: by their names in `app.settings.Settings`, but the model and its store.
+        settings: values by their names in `app.settings.Settings`, without the model and its store.
     """
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "store"

@@ -1,4 +1,4 @@
-"""Plain TorchScript, as course notes and older projects export it: served per image, marked `unverified`."""
+"""Plain TorchScript, as course notes and older projects export it, is served per image and marked `unverified`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole service with keys on, as its own OpenAPI document describes it."""
+"""The service with keys behaves as its own OpenAPI document says."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def export_colours(store_root: Path, name: str = "colours", network: nn.Module |
 
 @contextmanager
 def applications(colours_store: Path) -> Iterator[StartApp]:
-    """Gives what starts applications with the settings given, and waits until their loading has come to an end."""
+    """Yields a function that starts an application with settings, and waits until its models have loaded or failed."""
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, **settings: object) -> TestClient:

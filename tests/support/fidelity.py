@@ -1,4 +1,4 @@
-"""How far what is served may be from the reference (docs/artifact.md, Fidelity), and how far it is."""
+"""Measures how far what is served is from the reference (docs/artifact.md, Fidelity)."""
 
 from __future__ import annotations
 

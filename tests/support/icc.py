@@ -1,4 +1,4 @@
-"""ICC profiles built by hand, and the colour science that says what they must do, in NumPy.
+"""Builds ICC profiles by hand, and computes in NumPy what they must do.
 
 Independent of Little CMS: the profiles follow ICC.1:2001-04, the conversions its appendices and IEC 61966-2-1.
 """

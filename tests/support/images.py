@@ -1,4 +1,4 @@
-"""Images for tests: encoding, hand-made files that no encoder writes, and hostile ones.
+"""Makes images for tests: encoded ones, hand-made files that no encoder writes, and hostile ones.
 
 pixels (H, W, 3) uint8 -> `encode` | `png` | `tiff` | `gif` -> bytes -> the code under test
 """
@@ -39,7 +39,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 def lay_down(upright: Pixels, orientation: int) -> Pixels:
-    """Returns the pixels as a camera stores them that announces this EXIF orientation (EXIF 2.32, table 6).
+    """Returns the pixels as a camera that announces this EXIF orientation stores them (EXIF 2.32, table 6).
 
     The table says which visual side the stored row 0 and column 0 are: 1 top left, 2 top right, 3 bottom right,
     4 bottom left, 5 left top, 6 right top, 7 right bottom, 8 left bottom.

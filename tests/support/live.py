@@ -1,4 +1,4 @@
-"""The service as a process of its own, as `make serve` starts it."""
+"""Runs the service as a process of its own, as `make serve` starts it."""
 
 from __future__ import annotations
 

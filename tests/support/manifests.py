@@ -1,4 +1,4 @@
-"""A complete manifest, and stand-ins for the files of a version, for tests of the store."""
+"""Makes a complete manifest, and stand-ins for the files of a version, for tests of the store."""
 
 from __future__ import annotations
 

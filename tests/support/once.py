@@ -1,4 +1,4 @@
-"""What is costly to make, made once a run, however many processes (pytest-xdist) the run has."""
+"""Makes what is costly once a run, however many processes (pytest-xdist) the run has."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def once_a_run(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callab
     """Returns a folder that the first test to need it makes, while those of other processes wait.
 
     Args:
-        tmp_path_factory: of the session.
-        name: of the folder.
-        make: fills the folder, which it is given empty; if it fails, the next test to need it tries again.
+        tmp_path_factory: the session's fixture of this name.
+        name: the folder's name, unique in the run.
+        make: fills the folder, which is empty; if it fails, the next test to need the folder tries again.
     """
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # where each process has a folder of its own, in that of the run

@@ -1,4 +1,4 @@
-"""A Predictor around a small network, for tests of what is exported."""
+"""Makes a Predictor around a small network, for tests of what is exported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients see: answers, forms, models, health."""
+"""The package `api`, as clients see it: answers, forms, models and health."""
 
 from __future__ import annotations
 

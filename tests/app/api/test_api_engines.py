@@ -1,4 +1,4 @@
-"""What holds of answers holds with every engine: those tests of `test_api` that reach one, run with each."""
+"""What clients see is the same with every engine: some tests of `test_api`, run with each."""
 
 from __future__ import annotations
 

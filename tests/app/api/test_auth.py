@@ -1,4 +1,4 @@
-"""Keys over HTTP: what each opens, and what a stranger sees."""
+"""Without a key only the probes open; a key opens what its role says, in either header."""
 
 from __future__ import annotations
 

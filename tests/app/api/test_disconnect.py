@@ -1,4 +1,4 @@
-"""What the service does around its pipeline."""
+"""A client that leaves just when its answer is there upsets nothing."""
 
 from __future__ import annotations
 

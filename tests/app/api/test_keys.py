@@ -1,4 +1,4 @@
-"""API keys: made, written, found, changed while the service runs."""
+"""API keys are made, written to a file, found in it, and changed while the service runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every row of the error table, provoked over HTTP."""
+"""Every row of the error table can be provoked over HTTP, and is answered as the table says."""
 
 from __future__ import annotations
 

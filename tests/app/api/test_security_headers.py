@@ -1,4 +1,4 @@
-"""What every response tells browsers, and what it does not tell about us."""
+"""Every response has the headers that protect browsers, and none that describe the server."""
 
 from __future__ import annotations
 

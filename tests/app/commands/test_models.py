@@ -1,4 +1,4 @@
-"""`image-predictor models` and `prune`: what is in the store, and less of it."""
+"""`image-predictor models`, `prune`, `pin` and `unpin` list, thin out and pin the versions in a store."""
 
 from __future__ import annotations
 

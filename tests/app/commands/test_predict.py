@@ -1,4 +1,4 @@
-"""`image-predictor predict`: files and folders without a server."""
+"""`image-predictor predict` classifies files and folders without a server."""
 
 from __future__ import annotations
 

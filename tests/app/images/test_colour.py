@@ -1,4 +1,4 @@
-"""Every mode, depth, alpha and profile -> RGB, against NumPy's arithmetic on the samples that were written."""
+"""Every mode, depth and transparency becomes RGB as NumPy's arithmetic on the written samples says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embedded ICC profiles and CIELAB -> sRGB, against colour science in NumPy (`tests.support.icc`)."""
+"""Embedded ICC profiles and CIELAB become sRGB as colour science in NumPy says (`tests.support.icc`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoded bytes -> upright RGB, against Pillow used another way, and against the pixels that were written."""
+"""Files of every format become upright RGB, equal to what Pillow reads another way and to what was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Damaged and hostile files: an `ImageError` or a picture, never another exception."""
+"""A damaged or hostile file gives an `ImageError` or a picture, never another exception."""
 
 from __future__ import annotations
 

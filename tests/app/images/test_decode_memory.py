@@ -1,4 +1,4 @@
-"""Decompression bombs: small files that would fill the memory are answered within bounded memory."""
+"""Decompression bombs, small files that would fill the memory, are decoded or refused within bounded memory."""
 
 from __future__ import annotations
 

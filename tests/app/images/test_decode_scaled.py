@@ -1,4 +1,4 @@
-"""JPEGs decoded at a reduced scale in the DCT domain."""
+"""A JPEG that is decoded at a reduced scale is the full image, averaged."""
 
 from __future__ import annotations
 

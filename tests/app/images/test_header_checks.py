@@ -1,4 +1,4 @@
-"""JPEGs that ask for more work than their pixels do."""
+"""A JPEG of more scans than any encoder writes is refused, and its scans are counted right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats are known by their first bytes, never by a name or a declared type."""
+"""A format is known by the file's first bytes, never by a name or a declared type."""
 
 from __future__ import annotations
 

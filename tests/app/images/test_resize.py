@@ -1,4 +1,4 @@
-"""The service's resize is the Predictor's, to the bit: this is what lets a golden check be strict."""
+"""The service's resize equals the Predictor's to the bit, which lets a golden check be strict."""
 
 from __future__ import annotations
 

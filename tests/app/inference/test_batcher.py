@@ -1,4 +1,4 @@
-"""The batcher's promise: every item ends exactly once, alone where it must, together where it may."""
+"""Every item of a batch ends exactly once, alone where it must, together where it may."""
 
 from __future__ import annotations
 

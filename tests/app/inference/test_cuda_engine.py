@@ -1,4 +1,4 @@
-"""The GPU's engine: what can be seen without a GPU, and what needs one."""
+"""The CUDA engine pads batches, spreads its streams over all GPUs and shares their memory; some tests need a GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing an engine: what passes the golden check may serve, the fastest does, and all is told."""
+"""Only engines that pass the golden check may serve; the fastest does, and all are described."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that were not used for longest make room, no more of them than are needed."""
+"""The models that were unused for longest make room, and no more of them than needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading: what is damaged or wrong is never served, and says why; what is plain is served as unverified."""
+"""A damaged or wrong model is never served and says why; a plain one is served as unverified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A new version takes over while requests go on; one that fails stays out; pins, and models brought in and out."""
+"""The package `models`: a new version takes over while requests go on, a bad one stays out, pins hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How workers share connections: here two in one process, with the board between them."""
+"""Workers share connections: two acceptors in one process, with the board between them."""
 
 from __future__ import annotations
 

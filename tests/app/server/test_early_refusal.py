@@ -1,4 +1,4 @@
-"""Refusals that the application never hears of: what they say is what it would have said."""
+"""A refusal that the application never hears of says what the application would have said."""
 
 from __future__ import annotations
 

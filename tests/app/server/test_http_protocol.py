@@ -1,4 +1,4 @@
-"""What one connection may do, on raw sockets: heads, slow senders, refusals that are read, too many at once."""
+"""A connection's head, pace and number are limited, and refusals can be read; seen on raw sockets."""
 
 from __future__ import annotations
 

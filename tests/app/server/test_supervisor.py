@@ -1,4 +1,4 @@
-"""Several worker processes: crashes, signals, orphans, one readiness and one set of metrics."""
+"""Several workers are one service: crashes, signals and orphans, one readiness, one set of metrics."""
 
 from __future__ import annotations
 

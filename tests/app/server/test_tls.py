@@ -1,4 +1,4 @@
-"""HTTPS: served with a certificate of our own authority, refused at start with what does not fit."""
+"""HTTPS is served with the given certificate, and files that do not fit are refused at start."""
 
 from __future__ import annotations
 

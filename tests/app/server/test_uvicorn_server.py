@@ -1,4 +1,4 @@
-"""The process: what signals do to it, and to the requests inside it."""
+"""A signal ends the service in order: requests inside it are answered, and new ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may be inside at once, and what a client is told where there is no room."""
+"""Room for requests is taken and given back; who would wait too long is refused at once, and told when to return."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Levels: of the service, the process and the GPU."""
+"""Gauges show the state of the service, the process and the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The service says whether it is ready."""
+"""The service is ready when all its workers have started, and stays so when one dies."""
 
 from __future__ import annotations
 

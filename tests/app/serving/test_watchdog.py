@@ -1,4 +1,4 @@
-"""What probes tell when inference itself stops working."""
+"""Probes tell when inference itself is stuck."""
 
 from __future__ import annotations
 

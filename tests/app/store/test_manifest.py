@@ -1,4 +1,4 @@
-"""The manifest's schema."""
+"""A manifest survives writing and reading, and what is wrong with one is told by name."""
 
 from __future__ import annotations
 

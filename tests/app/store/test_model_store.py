@@ -1,4 +1,4 @@
-"""The model store: listed, resolved, verified, pruned."""
+"""The model store lists, resolves, verifies and prunes versions."""
 
 from __future__ import annotations
 

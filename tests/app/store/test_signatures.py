@@ -1,4 +1,4 @@
-"""Signed models: what a service with trusted keys loads, and what it does not even open."""
+"""A service with trusted keys loads only what they signed, and does not even open the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads that compute step back behind the event loop."""
+"""Threads that compute run at a lower priority than the event loop."""
 
 from __future__ import annotations
 

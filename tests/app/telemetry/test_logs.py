@@ -1,4 +1,4 @@
-"""What is written, for people and for machines, and that no client can forge a line."""
+"""Logs are readable for people and for machines, and no client can forge a line."""
 
 from __future__ import annotations
 

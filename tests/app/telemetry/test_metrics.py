@@ -1,4 +1,4 @@
-"""What is counted, how often, and that no client can make the metrics grow."""
+"""Predictions and batches are counted right, and no client can make the metrics grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces: which spans a request leaves, whose they are, where they go, and that there are none unless asked for."""
+"""A request leaves its spans in the client's trace, at the collector, and none unless traces are asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The load that `bench` makes: what goes wrong is told, not counted."""
+"""The service is started in a process of its own and loaded; what goes wrong is told, not counted."""
 
 from __future__ import annotations
 

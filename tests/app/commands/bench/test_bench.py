@@ -1,4 +1,4 @@
-"""`bench` measures every step of a model, and says what limits it."""
+"""The package `bench`: every step of a model is measured, and what limits it is named."""
 
 from __future__ import annotations
 
