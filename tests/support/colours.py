@@ -12,6 +12,7 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
+from app.inference.engine import resolve_devices
 from app.main import create_app
 from app.settings import Settings
 from app.store.manifest import TrainingData
@@ -19,6 +20,8 @@ from tests.support.images import encode
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
 
+# What `--device auto` takes on this machine.
+DEVICE = ",".join(map(str, resolve_devices("auto")))
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
 StartApp = Callable[..., TestClient]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from starlette.testclient import TestClient
 
-from tests.support.colours import COLOURS, StartApp, applications, colour_image, export_colours
+from tests.support.colours import COLOURS, DEVICE, StartApp, applications, colour_image, export_colours
 
 BOUNDARY = {"Content-Type": "multipart/form-data; boundary=xyz"}
 
@@ -116,7 +116,11 @@ def test_model_description_tells_how_it_is_served(client: TestClient) -> None:
 
     assert description["state"] == "ready"
     assert description["verified"] is True
-    assert (description["device"], description["engine"], description["precision"]) == ("cpu", "torchscript", "float32")
+    assert (description["device"], description["engine"], description["precision"]) == (
+        DEVICE,
+        "torchscript",
+        "float32",
+    )
     assert description["class_names"] == list(COLOURS)
     assert description["manifest"]["architecture"]["name"] == "mostly-colour"
     check = description["golden_check"]

@@ -29,7 +29,7 @@ from app.settings import Settings
 from app.store.manifest import MANIFEST_FILE, MODEL_FILE
 from app.store.model_store import PIN_FILE, ModelStore
 from app.telemetry.metrics import Metrics
-from tests.support.colours import StartApp, colour_image, export_colours
+from tests.support.colours import DEVICE, StartApp, colour_image, export_colours
 from tests.support.damaged_versions import Damage, flip_a_byte, swap_weights, truncate
 
 pytestmark = pytest.mark.slow
@@ -134,7 +134,7 @@ def test_new_version_takes_over_without_a_failed_answer(watching: TestClient, st
     assert len(probabilities) == len(seen), "a version gave the probabilities of another"
     assert probabilities["3"] > probabilities["1"] + 0.01
     text = watching.get("/metrics").text
-    assert 'predictor_model_info{device="cpu",engine="torchscript",model="colours",precision="float32"' in text
+    assert f'predictor_model_info{{device="{DEVICE}",engine="torchscript",model="colours",precision="float32"' in text
     assert [line[-3:] for line in text.splitlines() if line.startswith("predictor_model_info{")].count("1.0") == 1
 
 
