@@ -1,6 +1,7 @@
 """The settings of a run, and the file that they are read from.
 
-settings.py -> every setting, checked
+groups.py -> every setting, in groups
+settings.py -> all settings together, checked
 file.py -> YAML files, and the flags that override them
 
 May import `errors`; of `app`, `store`.

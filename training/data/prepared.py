@@ -15,7 +15,8 @@ import torch
 
 from app.images.decode import MIN_DETAIL
 from app.store.publishing import write_atomically
-from training.config.settings import DataSettings, TrainConfig
+from training.config.groups import DataSettings
+from training.config.settings import TrainConfig
 from training.data.pixel_store import PixelStore
 from training.data.scan import Scan, duplicates, scan
 from training.data.sources import Source, SplitName, open_source

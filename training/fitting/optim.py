@@ -12,7 +12,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from training.config.settings import OptimSettings, TrainConfig
+from training.config.groups import OptimSettings
+from training.config.settings import TrainConfig
 from training.networks.transfer import backbone_stages
 
 

@@ -22,7 +22,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from training.config.settings import OptimSettings
+from training.config.groups import OptimSettings
 
 _WARMUP_START = 0.01  # the part of the full rate that a warm-up starts with
 _ONE_CYCLE_RISE = 0.3  # the part of the cycle in which the rate rises: torch's default

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from training.config.file import nearest
-from training.config.settings import ModelSettings, TrainConfig
+from training.config.groups import ModelSettings
+from training.config.settings import TrainConfig
 from training.data.statistics import IMAGENET_MEAN, IMAGENET_STD, Statistics
 from training.errors import ConfigError, DataError
 from training.networks.initialisation import initialise

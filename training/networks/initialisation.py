@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from training.config.settings import Initialisation
+from training.config.groups import Initialisation
 
 _WITH_WEIGHTS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
