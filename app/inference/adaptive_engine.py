@@ -44,7 +44,7 @@ class AdaptiveEngine(_Composed):
 
     Args:
         busy: the engine built for several streams.
-        lone: the same engine built for one stream of all threads.
+        lone: the engine built for one stream of all threads.
     """
 
     def __init__(self, busy: Engine, lone: Engine) -> None:
@@ -72,7 +72,7 @@ def composed(several: Engine, one: Engine, choice: LayoutChoice) -> Engine:
 
     Args:
         several: the engine built for several single-threaded streams.
-        one: the same engine built for one stream of many threads.
+        one: the engine built for one stream of many threads.
         choice: the layout that was chosen.
     """
     if choice.layout.streams == 1:

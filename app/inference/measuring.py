@@ -38,7 +38,7 @@ def lay_out(
 
     Args:
         several: the engine built for several single-threaded streams, warmed up.
-        one: the same engine built for one stream of many threads, warmed up.
+        one: the engine built for one stream of many threads, warmed up.
         layouts: the layouts of `several` and `one`.
         batch: the images that they classify when busy. When alone they classify the first one only.
 
