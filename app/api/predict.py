@@ -1,4 +1,4 @@
-"""The prediction routes.
+"""The routes that classify images.
 
 parameters -> which model? -> room? -> read the upload -> take a permit -> classify -> shape the answer
 """
@@ -46,7 +46,7 @@ TimeoutMs = Annotated[
     Header(
         alias=_TIMEOUT_HEADER,
         ge=1,
-        description="Milliseconds that the client waits for its answer; shortens the service's own limit",
+        description="Milliseconds that the client waits for its answer; can only shorten the service's own limit",
         examples=[2000],
     ),
 ]
@@ -129,7 +129,7 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
     @contextmanager
     def upload_of(request: Request, model: ServedModel, timeout_ms: int | None) -> Iterator[Upload]:
         deadline = service.deadline_of(request.state.started_at, timeout_ms)
-        # Refused here, a body is never read.
+        # The body of a request that is refused here is never read.
         declared = min(declared_bytes(request), settings.max_body_bytes)
         service.check_admissible(model=model.artifact.name, declared_bytes=declared, deadline=deadline)
         with service.admission.hold_bytes() as held:
@@ -159,6 +159,7 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
         errors: dict[int | str, dict[str, Any]] = _PREDICT_ERRORS,
         body: dict[str, Any] = _ONE_IMAGE,
     ) -> Callable[[Handler], Handler]:
+        # OpenAPI wants an operation id for each method: a handler for two methods is registered twice.
         def register(handler: Handler) -> Handler:
             for method in methods:
                 app.router.add_api_route(
@@ -166,7 +167,6 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
                     handler,
                     route_class_override=_PlainRoute,
                     methods=[method],
-                    # OpenAPI wants an operation id for each method, and FastAPI makes one from the path alone.
                     operation_id=f"{handler.__name__}_{method.lower()}" if len(methods) > 1 else None,
                     summary=summary,
                     tags=["predict"],
