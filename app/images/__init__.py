@@ -6,6 +6,7 @@ recognise.py -> which format the bytes have
 header_checks.py -> work that an image's structure asks for, beyond its pixels
 colour.py -> any mode and colour space to sRGB
 resize.py -> resizes and crops to the model's input size
+clutter.py -> names that systems and storage devices leave among photos
 
 May import `errors` only.
 """

@@ -26,14 +26,17 @@ class Evaluate(BaseModel):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
+        from training.data.names import printable
         from training.evaluation.published import evaluate_published
         from training.evaluation.summary import summary
 
         evaluation = evaluate_published(self.model, self.data, store_root=self.store)
         for path, reason in evaluation.unreadable:
-            print(f"Left out: {path}: {reason}")
+            print(f"Left out: {printable(str(path))}: {reason}")
+        for note in evaluation.notes:
+            print(note)
         manifest = evaluation.manifest
-        print(f"{manifest.name}/{manifest.version} on {self.data}")
+        print(f"{manifest.name}/{manifest.version} on {printable(str(self.data))}")
         print(summary(evaluation.metrics))
         if self.output is not None:
             self.output.write_text(evaluation.metrics.model_dump_json(indent=1) + "\n", encoding="utf-8")

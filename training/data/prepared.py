@@ -17,9 +17,10 @@ from app.images.decode import MIN_DETAIL
 from app.store.publishing import write_atomically
 from training.config.groups import DataSettings
 from training.config.settings import TrainConfig
+from training.data.class_folders import SplitName
 from training.data.pixel_store import PixelStore
 from training.data.scan import Scan, duplicates, scan
-from training.data.sources import Source, SplitName, open_source
+from training.data.sources import Source, open_source
 from training.data.split import SPLIT_NAMES, Split, load_split, make_split, save_split
 from training.data.statistics import Statistics, channel_statistics
 from training.errors import DataError
@@ -130,7 +131,11 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
         split = make_split(
             source, found, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
         )
-    warnings = [*found.warnings(), *duplicates(source, found, split.of_each(len(source.labels)))]
+    warnings = [
+        *source.notes,
+        *found.warnings(),
+        *duplicates(source, found, split.of_each(len(source.labels))),
+    ]
     for name in SPLIT_NAMES:
         missing = set(range(len(source.class_names))) - {source.labels[index] for index in split[name]}
         if missing and name == "train":

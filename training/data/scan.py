@@ -23,6 +23,8 @@ NEAR_EMPTY_IMAGES = 10
 IMBALANCE_RATIO = 10
 """A warning is given if the largest class has at least this many times the images of the smallest."""
 
+_EXAMPLES = 3  # how many a sentence names
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -76,9 +78,11 @@ class Scan:
                 f"The largest class has {largest} images, the smallest {smallest}: consider class_weights: balanced."
             )
         if self.unreadable:
+            examples = {item.reason: item.path for item in reversed(self.unreadable)}  # the first of each reason
+            counts = Counter(item.reason for item in self.unreadable).most_common(_EXAMPLES)
+            reasons = " ".join(f"{examples[reason]} (one of {count}): {reason}" for reason, count in counts)
             sentences.append(
-                f"{len(self.unreadable)} files are unreadable and left out, such as {self.unreadable[0].path}: "
-                f"{self.unreadable[0].reason} All are in scan.json."
+                f"{len(self.unreadable)} files are unreadable and left out, such as {reasons} All are in scan.json."
             )
         return sentences
 

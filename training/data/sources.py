@@ -11,16 +11,17 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from app.images.decode import DecodedImage, decode
+from training.data.class_folders import SplitName, list_class_folders
+from training.data.names import printable
 from training.errors import DataError
 
-SplitName = Literal["train", "val", "test"]
 TORCHVISION_SETS = ("FashionMNIST", "MNIST", "CIFAR10")
 Pixels = npt.NDArray[np.uint8]
 
@@ -32,6 +33,7 @@ class Source(Protocol):
         class_names: the names of the C classes.
         labels: the class of each image, 0 to C - 1.
         given_split: the split of each image if the source has splits of its own, and otherwise None for each.
+        notes: sentences on what the source leaves out, or takes otherwise than one might think.
     """
 
     @property
@@ -40,6 +42,8 @@ class Source(Protocol):
     def labels(self) -> Sequence[int]: ...  # noqa: D102
     @property
     def given_split(self) -> Sequence[SplitName | None]: ...  # noqa: D102
+    @property
+    def notes(self) -> Sequence[str]: ...  # noqa: D102
 
     def encoded(self, index: int) -> bytes:
         """Returns an image as the bytes of a file, as a client could send it."""
@@ -59,7 +63,7 @@ class Source(Protocol):
         ...
 
     def identifier(self, index: int) -> str:
-        """Returns what an image is called: the path of its file below the folder, or its number."""
+        """Returns what an image is called, printable: the path of its file below the folder, or its number."""
         ...
 
 
@@ -68,11 +72,12 @@ class FolderSource:
     """Images in a folder per class.
 
     Attributes:
-        folder: the folder that holds the class folders, or the folders `train/`, `val/` and `test/` of them.
+        folder: the folder that holds the class folders, or the split folders with class folders in them.
         class_names: the names of the C classes.
-        paths: the path of each image below the folder.
+        paths: the path of each image below the folder, as the system names it.
         labels: the class of each image, 0 to C - 1.
         given_split: the split in whose folder an image is; None if the folder has no splits.
+        notes: sentences on what was left out, or taken otherwise than one might think.
     """
 
     folder: Path
@@ -80,6 +85,7 @@ class FolderSource:
     paths: tuple[str, ...]
     labels: tuple[int, ...]
     given_split: tuple[SplitName | None, ...]
+    notes: tuple[str, ...] = ()
 
     def encoded(self, index: int) -> bytes:
         """Returns the file's bytes."""
@@ -90,8 +96,8 @@ class FolderSource:
         return decode(self.encoded(index), min_shorter_side=min_shorter_side)
 
     def identifier(self, index: int) -> str:
-        """Returns the path below the folder."""
-        return self.paths[index]
+        """Returns the path below the folder, printable."""
+        return printable(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,7 @@ class ArraySource:
     pixels: Pixels
     labels: tuple[int, ...]
     given_split: tuple[SplitName | None, ...]
+    notes: tuple[str, ...] = ()
 
     def encoded(self, index: int) -> bytes:
         """Returns the image as PNG."""
@@ -150,70 +157,15 @@ def open_source(data: str, *, download_folder: Path) -> Source:
 
 
 def folder_source(folder: Path) -> FolderSource:
-    """Lists the images of class folders, or of `train/`, `val/` and `test/` folders of them.
-
-    Classes are matched by name, and `train/` defines them. Hidden files are left out.
+    """Returns the images of class folders, or of training, validation and test folders of them.
 
     Raises:
-        DataError: there are fewer than two classes, a class is empty, `val/` or `test/` has a class that `train/` does
-            not have, or the folder cannot be read.
+        DataError: see `list_class_folders`.
     """
-    try:
-        splits: list[tuple[SplitName | None, Path]] = [
-            (split, folder / directory)
-            for split, names in _SPLIT_FOLDERS.items()
-            for directory in names
-            if (folder / directory).is_dir()
-        ]
-        if not any(split == "train" for split, _ in splits):
-            splits = [(None, folder)]
-        class_names = tuple(path.name for path in _subfolders(splits[0][1]))
-        if len(class_names) < 2:
-            found = f"only {class_names[0]!r}" if class_names else "none"
-            raise DataError(
-                f"{splits[0][1]} must hold a folder for each of at least two classes; there is {found}. "
-                "A classifier tells classes apart: add a second one, such as photos of anything else."
-            )
-        images: list[tuple[str, int, SplitName | None]] = []
-        for split, split_folder in splits:
-            images += _images_of(folder, split, split_folder, class_names)
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}. Check its permissions.") from error
-    paths, labels, given_split = zip(*images, strict=True)
-    return FolderSource(folder, class_names, paths, labels, given_split)
-
-
-_SPLIT_FOLDERS: dict[SplitName, tuple[str, ...]] = {
-    "train": ("train",),
-    "val": ("val", "valid", "validation"),
-    "test": ("test",),
-}
-
-
-def _images_of(
-    root: Path, split: SplitName | None, split_folder: Path, class_names: tuple[str, ...]
-) -> list[tuple[str, int, SplitName | None]]:
-    images = []
-    for class_folder in _subfolders(split_folder):
-        if class_folder.name not in class_names:
-            raise DataError(
-                f"{class_folder} is a class that is not in train/ ({', '.join(class_names)}). "
-                "Classes are matched by name: rename it, move it, or add it to train/."
-            )
-        files = [path for path in sorted(class_folder.rglob("*")) if path.is_file() and not _hidden(path, split_folder)]
-        if not files and split in (None, "train"):
-            raise DataError(f"The class folder {class_folder} is empty. Add images to it, or remove it.")
-        label = class_names.index(class_folder.name)
-        images += [(path.relative_to(root).as_posix(), label, split) for path in files]
-    return images
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-
-
-def _hidden(path: Path, below: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(below).parts)
+    listing = list_class_folders(folder)
+    return FolderSource(
+        folder, listing.class_names, listing.paths, listing.labels, listing.given_split, notes=listing.notes
+    )
 
 
 def digits_source() -> ArraySource:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from app.store.publishing import write_atomically
+from training.data.class_folders import SplitName
+from training.data.names import composed
 from training.data.scan import Scan
-from training.data.sources import Source, SplitName
+from training.data.sources import Source
 from training.errors import DataError, RunError
 
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")
@@ -111,15 +113,17 @@ def load_split(source: Source, path: Path) -> Split:
         RunError: an image of the split is not in the source any more, or is of another class now.
     """
     content = json.loads(path.read_text(encoding="utf-8"))
-    index_of = {source.identifier(index): index for index in range(len(source.labels))}
-    members = []
+    names = [source.identifier(index) for index in range(len(source.labels))]
+    # The folder on another system may code accents differently. A name that is there as it stands comes first.
+    index_of = {composed(name): index for index, name in enumerate(names)} | {name: i for i, name in enumerate(names)}
+    members: dict[SplitName, list[int]] = {name: [] for name in SPLIT_NAMES}
     for name in SPLIT_NAMES:
         for identifier, class_name in content[name]:
-            index = index_of.get(identifier)
-            if index is None or source.class_names[source.labels[index]] != class_name:
+            index = index_of.get(identifier, index_of.get(composed(identifier)))
+            if index is None or source.class_names[source.labels[index]] != composed(class_name):
                 raise RunError(
                     f"{path} names {identifier} of class {class_name!r}, which is not in the data any more. "
                     "Put it back, or start a new run."
                 )
-        members.append(tuple(index_of[identifier] for identifier, _ in content[name]))
-    return Split(*members)
+            members[name].append(index)
+    return Split(*(tuple(members[name]) for name in SPLIT_NAMES))

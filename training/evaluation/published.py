@@ -17,6 +17,8 @@ from app.images.decode import MIN_DETAIL, decode
 from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.model_store import ModelStore, split_reference
+from training.data.class_folders import LeftOut, cannot_list, count_loose, files_below, subfolders
+from training.data.names import class_name, composed, printable
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
 
@@ -30,12 +32,14 @@ class PublishedEvaluation:
     Attributes:
         manifest: the manifest of the version that was measured.
         metrics: the figures on the readable images, over all classes of the model.
-        unreadable: the path of each file that was left out, and the reason.
+        unreadable: the path of each file that could not be read, and the reason.
+        notes: a sentence for each kind of file that was passed over.
     """
 
     manifest: Manifest
     metrics: Metrics
     unreadable: tuple[tuple[Path, str], ...]
+    notes: tuple[str, ...]
 
 
 def evaluate_published(model: str, folder: Path, *, store_root: Path) -> PublishedEvaluation:
@@ -52,11 +56,15 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
     Raises:
         UnknownModelError: there is no such model or version.
         ArtifactError: the reference, the pin or the artifact is damaged.
-        DataError: the name of a folder is not that of exactly one class, or no image can be read.
+        DataError: the name of a folder is not that of exactly one class, a folder cannot be read, or no image can be.
     """
     version_folder = ModelStore(store_root).resolve(*split_reference(model))
     manifest = Manifest.read(version_folder)
-    files = _labelled_files(folder, manifest)
+    left_out = LeftOut(folder)
+    try:
+        files = _labelled_files(folder, manifest, left_out)
+    except OSError as error:
+        raise cannot_list(error) from error
     try:
         scripted = torch.jit.load(str(version_folder / MODEL_FILE), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError) as error:
@@ -79,36 +87,41 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
     if not probabilities:
         raise DataError(f"None of the {len(files)} files in {folder} can be read; the first: {unreadable[0][1]}")
     metrics = measure(torch.cat(probabilities), torch.tensor(labels), manifest.class_names)
-    return PublishedEvaluation(manifest, metrics, tuple(unreadable))
+    return PublishedEvaluation(manifest, metrics, tuple(unreadable), tuple(left_out.sentences()))
 
 
-def _labelled_files(folder: Path, manifest: Manifest) -> list[tuple[Path, int]]:
+def _labelled_files(folder: Path, manifest: Manifest, left_out: LeftOut) -> list[tuple[Path, int]]:
     """Returns the path of each file, and the position of its class in the model."""
     if not folder.is_dir():
-        raise DataError(f"{folder} is no folder. Give one that has a folder for each class.")
-    label_of = {class_name: label for label, class_name in enumerate(manifest.class_names)}
+        raise DataError(f"{printable(str(folder))} is no folder. Give one that has a folder for each class.")
+    names = [composed(name) for name in manifest.class_names]
+    class_folders = subfolders(folder)
+    count_loose(folder, class_folders, left_out)
     files = []
-    for class_folder in sorted(entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."):
-        if class_folder.name not in label_of:
+    for class_folder in class_folders:
+        name = class_name(class_folder.name)
+        if name not in names:
             raise DataError(_unknown_class(class_folder, manifest))
-        if manifest.class_names.count(class_folder.name) > 1:  # ImageNet has two of "crane" and of "maillot"
-            raise DataError(f"{class_folder}: {manifest.name}/{manifest.version} has several classes of that name.")
-        for path in sorted(class_folder.rglob("*")):
-            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-            if path.is_file() and not hidden:
-                files.append((path, label_of[class_folder.name]))
+        if names.count(name) > 1:  # ImageNet has two of "crane" and of "maillot"
+            raise DataError(
+                f"{printable(str(class_folder))}: {manifest.name}/{manifest.version} has several classes of that name."
+            )
+        files += [(path, names.index(name)) for path in files_below(class_folder, left_out)]
     if not files:
-        raise DataError(f"{folder} has no images: it needs a folder for each class, with images in it.")
+        raise DataError(
+            f"{printable(str(folder))} has no images: it needs a folder for each class, with images in it."
+            + "".join(f" {sentence}" for sentence in left_out.sentences())
+        )
     return files
 
 
 def _unknown_class(class_folder: Path, manifest: Manifest) -> str:
     names = manifest.class_names
-    close = difflib.get_close_matches(class_folder.name, names, n=1)
+    close = difflib.get_close_matches(class_name(class_folder.name), names, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"Its {len(names)} classes: {', '.join(names[:10])}"
     more = ", …" if not close and len(names) > 10 else ""
     way_out = "" if close else " Rename the folder, or give the folder that holds the class folders."
-    return f"{class_folder} is not a class of {manifest.name}/{manifest.version}. {hint}{more}{way_out}"
+    return f"{printable(str(class_folder))} is not a class of {manifest.name}/{manifest.version}. {hint}{more}{way_out}"
 
 
 def _batches(files: list[tuple[Path, int]]) -> Iterator[list[tuple[Path, int]]]:

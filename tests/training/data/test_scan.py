@@ -39,6 +39,16 @@ def test_unreadable_files_are_listed_and_left_out(classes: Path, tmp_path: Path)
     assert not {source.identifier(index) for index in used} & {item.path for item in found.unreadable}
 
 
+def test_each_reason_is_told_with_its_count(classes: Path) -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    for number in range(5):
+        (classes / "cat" / f"IMG_{number}.HEIC").write_bytes(heic)
+    (classes / "cat" / "0-empty.jpg").write_bytes(b"")
+    (told,) = (text for text in scan(folder_source(classes), min_shorter_side=32).warnings() if "unreadable" in text)
+    assert told.startswith("6 files are unreadable and left out, such as cat/IMG_0.HEIC (one of 5): This is a HEIC")
+    assert "cat/0-empty.jpg (one of 1): " in told
+
+
 def test_mixed_modes_are_all_readable(tmp_path: Path, small_cat: Pixels) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()

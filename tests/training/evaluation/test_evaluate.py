@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,22 @@ def test_name_alone_means_the_version_that_serves(store: Path, photos: Path) -> 
     assert measured("colours/2") == (2, 0.0)
     ModelStore(store).unpin("colours")
     assert measured("colours") == (2, 0.0)
+
+
+def test_what_is_passed_over_is_counted(
+    store: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = next((photos / "red").iterdir())
+    for name in ("@eaDir/x.png", "__MACOSX/._x.png", "loose.png"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        shutil.copy(photo, photos / name)
+    shutil.copy(photo, photos / "red" / "._x.png")
+    (photos / "red" / "gone.png").symlink_to("nowhere")
+    command_line.main(["evaluate", "--model", "colours", "--data", str(photos), "--store", str(store)])
+    told = capsys.readouterr().out
+    assert "3 files left out, such as @eaDir: hidden, or left there by a system or a storage device." in told
+    assert "1 file left out, such as loose.png: not in a class folder." in told
+    assert "1 file left out, such as red/gone.png: a link to something that is not there" in told
 
 
 def test_unreadable_file_is_listed_and_left_out(store: Path, photos: Path) -> None:
