@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from app.store.manifest import TrainingData
+from training.data.names import printable
 from training.data.prepared import PreparedData
 from training.errors import RunError
 from training.export.export import Provenance, export
@@ -103,7 +104,7 @@ def publish_run(
             provenance=Provenance(
                 architecture=config.architecture,
                 training_data=TrainingData(
-                    name=config.data_name or os.path.basename(os.path.normpath(config.data)),
+                    name=config.data_name or printable(os.path.basename(os.path.normpath(config.data))),
                     licence=config.data_licence,
                     image_count=len(data.split.train),
                 ),

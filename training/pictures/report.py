@@ -68,7 +68,7 @@ def write_report(run: RunFolder) -> Path:
     )
     path = run.path / REPORT_FILE
     try:
-        path.write_text(html, encoding="utf-8")
+        path.write_text(html, encoding="utf-8", errors="backslashreplace")  # names may hold any bytes
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}. Make room, or make it writable.") from error
     return path

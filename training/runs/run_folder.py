@@ -161,7 +161,8 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OSError: the disk is full, or the folder cannot be written; the file is as it was.
     """
-    write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode())
+    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+    write_atomically(path, text.encode(errors="backslashreplace"))  # a byte that is no UTF-8 becomes JSON's \udce9
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,7 +54,8 @@ class Tracker:
             self.run_id = active_run.info.run_id
             write_json(known, {"run_id": self.run_id})
             if run_id is None:
-                mlflow.log_params({name: str(value) for name, value in config.model_dump(mode="json").items()})
+                settings = config.model_dump(mode="json")
+                mlflow.log_params({name: _as_utf8(str(value)) for name, value in settings.items()})
 
         self._attempt(begin)
 
@@ -100,3 +101,8 @@ class Tracker:
             self.active = False
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             self.reporter.line(f"MLflow does not log this run: {reason}")
+
+
+def _as_utf8(text: str) -> str:
+    """Returns a text with an escape for each byte of a file's name that is no UTF-8, which no database takes."""
+    return text.encode(errors="backslashreplace").decode()
