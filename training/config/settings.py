@@ -8,9 +8,10 @@ groups stand in groups.py.
 
 from __future__ import annotations
 
+import os
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from training.config.groups import (
     AugmentSettings,
@@ -24,6 +25,11 @@ from training.config.groups import (
 
 class Settings(DataSettings, AugmentSettings, ModelSettings, TransferSettings, OptimSettings, RunSettings):
     """All settings, each checked on its own. The flags of the command line are parsed into this."""
+
+    @field_validator("data", "download_folder", "runs", "store", mode="before")
+    @classmethod
+    def _expand_home(cls, path: Any) -> Any:
+        return os.path.expanduser(path) if isinstance(path, str) else path
 
 
 class TrainConfig(Settings):

@@ -24,6 +24,17 @@ def test_saved_configuration_reads_back_as_it_was(tmp_path: Path) -> None:
     assert load_config(tmp_path / "config.yaml") == config
 
 
+def test_home_folder_is_expanded_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    path = tmp_path / "run.yaml"
+    path.write_text("data: ~/photos\nruns: ~/runs\ndownload-folder: ~/sets\n")
+    config = load_config(path, {"store": "~/store"})
+    assert config.data == "/home/ann/photos"
+    assert [str(folder) for folder in (config.runs, config.download_folder, config.store)] == [
+        "/home/ann/runs", "/home/ann/sets", "/home/ann/store",
+    ]  # fmt: skip
+
+
 def test_photos_get_the_transfer_recipe_by_default() -> None:
     config = parse_config({"data": "photos"}, origin="here")
     assert config.pretrained
