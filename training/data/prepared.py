@@ -7,9 +7,10 @@ config -> open_source -> scan -> make_split, or the split of a resumed run -> Pr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,9 @@ from app.store.publishing import write_atomically
 from training.config.groups import DataSettings
 from training.config.settings import TrainConfig
 from training.data.class_folders import SplitName
+from training.data.near_duplicates import NearDuplicate, near_duplicates
 from training.data.pixel_store import PixelStore
-from training.data.scan import Scan, duplicates, scan
+from training.data.scan import Scan, duplicates, near_duplicates_told, scan
 from training.data.sources import Source, open_source
 from training.data.split import SPLIT_NAMES, Split, load_split, make_split, save_split
 from training.data.statistics import Statistics, channel_statistics
@@ -27,6 +29,7 @@ from training.errors import DataError
 
 SPLIT_FILE = "split.json"
 SCAN_FILE = "scan.json"
+NEAR_DUPLICATES_FILE = "near_duplicates.json"
 _STATISTICS_BATCH = 256
 
 EvaluationBatch = tuple[torch.Tensor, torch.Tensor, list[str]]
@@ -114,8 +117,8 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
 
     Args:
         config: the configuration of the run.
-        run_folder: the folder into which `split.json` and `scan.json` are written, and whose `split.json` is used if
-            there is one; None writes nothing.
+        run_folder: the folder into which `split.json`, `scan.json` and `near_duplicates.json` are written, and whose
+            `split.json` is used if there is one; None writes nothing.
 
     Raises:
         DataError: the data cannot be trained on.
@@ -131,10 +134,13 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
         split = make_split(
             source, found, val_fraction=config.val_fraction, test_fraction=config.test_fraction, seed=config.seed
         )
+    split_of = split.of_each(len(source.labels))
+    alike = near_duplicates(found.thumbnails, split_of)
     warnings = [
         *source.notes,
         *found.warnings(),
-        *duplicates(source, found, split.of_each(len(source.labels))),
+        *duplicates(source, found, split_of),
+        *near_duplicates_told(source, found, alike),
     ]
     for name in SPLIT_NAMES:
         missing = set(range(len(source.class_names))) - {source.labels[index] for index in split[name]}
@@ -145,5 +151,17 @@ def prepare_data(config: TrainConfig, run_folder: Path | None = None) -> Prepare
     if split_path is not None and run_folder is not None and not split_path.is_file():
         content = {**found.to_json(), "warnings": warnings, "split": {name: len(split[name]) for name in SPLIT_NAMES}}
         write_atomically(run_folder / SCAN_FILE, json.dumps(content, ensure_ascii=False, indent=2).encode())
+        pairs = [_describe_pair(pair, source, split_of) for pair in alike]
+        write_atomically(run_folder / NEAR_DUPLICATES_FILE, json.dumps(pairs, ensure_ascii=False, indent=2).encode())
         save_split(split, source, split_path)
     return PreparedData(config, source, found, split, tuple(warnings))
+
+
+def _describe_pair(pair: NearDuplicate, source: Source, split_of: Sequence[SplitName | None]) -> dict[str, Any]:
+    return {
+        "image": source.identifier(pair.index),
+        "split": split_of[pair.index],
+        "resembles": source.identifier(pair.other),
+        "split_of_that": split_of[pair.other],
+        "similarity": round(pair.similarity, 4),
+    }

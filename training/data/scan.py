@@ -10,10 +10,13 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+
 from app.errors import ImageError
+from training.data.near_duplicates import MIN_SIDE, THUMBNAIL_SIDE, NearDuplicate, Pixels, thumbnail
 from training.data.sources import Source
 from training.errors import DataError
 
@@ -52,6 +55,7 @@ class Scan:
         hashes: a hash of the pixels of each image, by index; None for an image that cannot be read.
         smallest_side: the smallest width or height of a readable image, in pixels.
         largest_side: the largest width or height of a readable image, in pixels.
+        thumbnails: what `near_duplicates` compares, uint8 `(N, 16, 16)`; zeros for an image that is not compared.
     """
 
     image_count: int
@@ -60,6 +64,7 @@ class Scan:
     hashes: tuple[str | None, ...]
     smallest_side: int
     largest_side: int
+    thumbnails: Pixels = field(default_factory=lambda: _thumbnails([]), repr=False, compare=False)
 
     @property
     def readable(self) -> list[int]:
@@ -87,9 +92,9 @@ class Scan:
         return sentences
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content of `scan.json`, without the hashes."""
+        """Returns the content of `scan.json`, without the hashes and thumbnails."""
         content = asdict(self)
-        del content["hashes"]
+        del content["hashes"], content["thumbnails"]
         return content
 
 
@@ -106,7 +111,7 @@ def scan(source: Source, *, min_shorter_side: int) -> Scan:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the GIL
         looks = list(pool.map(lambda index: _look(source, index, min_shorter_side), range(len(source.labels))))
     unreadable = tuple(look for look in looks if isinstance(look, Unreadable))
-    hashes = tuple(None if isinstance(look, Unreadable) else look[0] for look in looks)
+    hashes = tuple(None if isinstance(look, Unreadable) else look.digest for look in looks)
     counts = Counter(label for label, digest in zip(source.labels, hashes, strict=True) if digest is not None)
     class_counts = {name: counts[label] for label, name in enumerate(source.class_names)}
     for name, count in class_counts.items():
@@ -115,8 +120,9 @@ def scan(source: Source, *, min_shorter_side: int) -> Scan:
             raise DataError(
                 f"The class {name!r} has no readable image{example}. Replace its files, or remove the class."
             )
-    sides = [side for look in looks if not isinstance(look, Unreadable) for side in look[1]]
-    return Scan(sum(class_counts.values()), class_counts, unreadable, hashes, min(sides), max(sides))
+    sides = [side for look in looks if not isinstance(look, Unreadable) for side in look.size]
+    thumbnails = _thumbnails([None if isinstance(look, Unreadable) else look.thumbnail for look in looks])
+    return Scan(sum(class_counts.values()), class_counts, unreadable, hashes, min(sides), max(sides), thumbnails)
 
 
 def duplicates(source: Source, scan: Scan, split_of: Sequence[str | None]) -> list[str]:
@@ -146,7 +152,44 @@ def duplicates(source: Source, scan: Scan, split_of: Sequence[str | None]) -> li
     return sentences
 
 
-def _look(source: Source, index: int, min_shorter_side: int) -> tuple[str, tuple[int, int]] | Unreadable:
+def near_duplicates_told(source: Source, scan: Scan, found: Sequence[NearDuplicate]) -> list[str]:
+    """Returns a sentence if there are images that resemble one of another split.
+
+    Copies are not counted: `duplicates` tells them.
+
+    Args:
+        source: labelled images.
+        scan: what a look at them found.
+        found: the pairs.
+    """
+    pairs = [pair for pair in found if scan.hashes[pair.index] != scan.hashes[pair.other]]
+    if not pairs:
+        return []
+    examples = "; ".join(
+        f"{source.identifier(pair.index)} and {source.identifier(pair.other)}" for pair in pairs[:_EXAMPLES]
+    )
+    return [
+        f"{len(pairs)} validation and test images look nearly like an image of another split, such as {examples}: the "
+        "test is too easy by them. Put such images into one split. All are in near_duplicates.json."
+    ]
+
+
+@dataclass(frozen=True)
+class _Look:
+    digest: str
+    size: tuple[int, int]
+    thumbnail: Pixels | None
+
+
+def _thumbnails(found: Sequence[Pixels | None]) -> Pixels:
+    thumbnails = np.zeros((len(found), THUMBNAIL_SIDE, THUMBNAIL_SIDE), dtype=np.uint8)
+    for index, pixels in enumerate(found):
+        if pixels is not None:
+            thumbnails[index] = pixels
+    return thumbnails
+
+
+def _look(source: Source, index: int, min_shorter_side: int) -> _Look | Unreadable:
     try:
         image = source.image(index, min_shorter_side)
     except ImageError as error:
@@ -154,4 +197,5 @@ def _look(source: Source, index: int, min_shorter_side: int) -> tuple[str, tuple
     except OSError as error:
         return Unreadable(index, source.identifier(index), f"It cannot be read: {error.strerror}.")
     size = (image.width, image.height)
-    return hashlib.blake2b(repr(size).encode() + image.pixels.tobytes(), digest_size=16).hexdigest(), size
+    digest = hashlib.blake2b(repr(size).encode() + image.pixels.tobytes(), digest_size=16).hexdigest()
+    return _Look(digest, size, thumbnail(image.pixels) if min(size) >= MIN_SIDE else None)
