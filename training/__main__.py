@@ -106,7 +106,7 @@ class Tune(_Configured):
     def cli_cmd(self) -> None:
         """Runs the command."""
         from training.tuning.search_space import load_space
-        from training.tuning.study import Search, run_processes, tune
+        from training.tuning.study import Search, open_study, run_processes, tune
 
         config = self.train_config()
         search = Search(
@@ -120,6 +120,7 @@ class Tune(_Configured):
             worker=self.worker,
         )
         if self.processes > 1:
+            open_study(search)  # a study that cannot go on is told once, not by each process
             run_processes(sys.argv[1:], self.processes)
         tune(search)
 

@@ -6,6 +6,7 @@ name or folder -> open_source -> Source: class names, labels, pixels of each ima
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import pickle
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from PIL import Image
 
 from app.images.decode import DecodedImage, decode
 from training.data.class_folders import SplitName, list_class_folders
-from training.data.names import printable
+from training.data.names import composed, printable
 from training.errors import DataError
 
 TORCHVISION_SETS = ("FashionMNIST", "MNIST", "CIFAR10")
@@ -66,6 +67,10 @@ class Source(Protocol):
         """Returns what an image is called, printable: the path of its file below the folder, or its number."""
         ...
 
+    def fingerprint(self) -> str:
+        """Returns a digest that is another one once images are added, removed, resized, or moved to another class."""
+        ...
+
 
 @dataclass(frozen=True)
 class FolderSource:
@@ -99,6 +104,14 @@ class FolderSource:
         """Returns the path below the folder, printable."""
         return printable(self.paths[index])
 
+    def fingerprint(self) -> str:
+        """Returns a digest of names, classes, splits and sizes. The files are not read."""
+        images = sorted(
+            (composed(self.identifier(index)), self.class_names[label], split or "", _size(self.folder / path))
+            for index, (path, label, split) in enumerate(zip(self.paths, self.labels, self.given_split, strict=True))
+        )
+        return _digest(repr(images).encode())
+
 
 @dataclass(frozen=True)
 class ArraySource:
@@ -131,6 +144,10 @@ class ArraySource:
     def identifier(self, index: int) -> str:
         """Returns the image's number."""
         return str(index)
+
+    def fingerprint(self) -> str:
+        """Returns a digest of pixels, classes and splits."""
+        return _digest(repr((self.class_names, self.labels, self.given_split)).encode() + self.pixels.tobytes())
 
 
 def open_source(data: str, *, download_folder: Path) -> Source:
@@ -209,3 +226,15 @@ def torchvision_source(name: str, download_folder: Path) -> ArraySource:
         given_split += [None if train else "test"] * len(subset.targets)
         class_names = tuple(subset.classes)
     return ArraySource(class_names, np.concatenate(pixels), tuple(labels), tuple(given_split))
+
+
+def _size(path: Path) -> int:
+    """Returns the bytes of a file, or -1 if it is gone or cannot be looked at."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

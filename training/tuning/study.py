@@ -31,6 +31,7 @@ from training.runs.progress import Reporter
 from training.runs.run_folder import create_run
 from training.runs.tracking import Tracker
 from training.tuning.search_space import Dimension, to_overrides
+from training.tuning.study_record import check_study
 
 Method = Literal["grid", "random", "tpe", "gp"]
 Pruner = Literal["median", "hyperband", "none"]
@@ -88,7 +89,8 @@ def tune(search: Search) -> optuna.Study:
         the study.
 
     Raises:
-        ConfigError: the storage cannot be opened, or no trial came to an end.
+        ConfigError: the storage cannot be opened, the study was begun with something else, or no trial came to an end.
+        DataError: the data cannot be found.
     """
     reporter = Reporter()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -108,7 +110,8 @@ def open_study(search: Search) -> optuna.Study:
     """Opens a study, and makes it if there is none of its name.
 
     Raises:
-        ConfigError: the storage cannot be opened.
+        ConfigError: the storage cannot be opened, or the study was begun with other data, another space or settings.
+        DataError: the data cannot be found.
     """
     search.folder.mkdir(parents=True, exist_ok=True)
     storage = _open_storage(search.storage or f"sqlite:///{search.folder / 'study.db'}")
@@ -119,6 +122,7 @@ def open_study(search: Search) -> optuna.Study:
         direction="maximize" if search.config.monitor == "val_accuracy" else "minimize",
         pruner=_pruner(search.pruner),
     )
+    check_study(study, search.config, search.space)
     # A study that goes on must not draw its first trials again, and two processes must not draw the same ones.
     place = (search.config.seed, len(study.get_trials(deepcopy=False)), search.worker)
     study.sampler = _sampler(search, seed=int(np.random.SeedSequence(place).generate_state(1)[0]))
