@@ -1,6 +1,7 @@
 """Makes batches of tensors from labelled images.
 
 names.py -> names of files and classes, made comparable and printable
+split_folders.py -> which folders are splits, and which are classes
 class_folders.py -> the files of class folders, and what is left out
 sources.py -> the images of folders and of known data sets
 scan.py -> a look at every image: damage, duplicates, sizes

@@ -6,26 +6,15 @@ folder -> split folders, where there are any -> class folders -> files, links fo
 from __future__ import annotations
 
 import os
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from app.images.clutter import is_clutter
-from training.data.names import class_name, composed, printable
+from training.data.names import class_name, printable
+from training.data.split_folders import SplitName, refuse_splits_within, shown, split_folders, subfolders, wrapped
 from training.errors import DataError
-
-SplitName = Literal["train", "val", "test"]
-
-_SPLIT_WORDS: dict[SplitName, str] = {
-    "train": "train|training|trn",
-    "val": "val|valid|validation|validate|dev|development|eval|evaluation",
-    "test": "tests?|testing|tst|holdout",
-}
-_BESIDE_A_SPLIT_WORD = "sets?|data|datasets?|images?|imgs?|splits?|folders?|photos?|pictures?|samples?|examples?"
-"""Words that a split folder's name may have beside `train`, as in `training_set` or `TrainImages`."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +95,6 @@ def cannot_list(error: OSError) -> DataError:
     return DataError(f"{printable(str(error.filename))} cannot be read: {error.strerror}. Check its permissions.")
 
 
-def shown(path: Path, root: Path) -> str:
-    """Returns a path below `root` as it can be printed; the whole path if it is not below."""
-    return printable(path.relative_to(root).as_posix() if path != root and path.is_relative_to(root) else str(path))
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Returns the folders and links to folders that lie directly in a folder, sorted; those of systems are left out."""
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not is_clutter(path.name))
-
-
 def files_below(folder: Path, left_out: LeftOut) -> list[Path]:
     """Returns the files in a folder and below it, sorted. Links are followed, each folder is listed once.
 
@@ -153,7 +132,7 @@ def count_loose(folder: Path, used: Collection[Path], left_out: LeftOut) -> None
 def _list(folder: Path) -> FolderListing:
     notes: list[str] = []
     left_out = LeftOut(folder)
-    splits = _split_folders(folder, notes)
+    splits = split_folders(folder, notes)
     if splits:
         count_loose(folder, splits.values(), left_out)
         splits = {split: _unwrap(split, path, notes, left_out) for split, path in splits.items()}
@@ -175,7 +154,7 @@ def _list(folder: Path) -> FolderListing:
         count_loose(split_folder, class_folders, left_out)
         _check_names(class_folders, class_names, notes, whole)
         for class_folder in class_folders:
-            _refuse_splits_within(class_folder)
+            refuse_splits_within(class_folder)
             files = files_below(class_folder, left_out)
             if not files and split in (None, "train"):
                 raise DataError(
@@ -191,75 +170,14 @@ def _list(folder: Path) -> FolderListing:
     return FolderListing(class_names, paths, labels, given_split, (*notes, *left_out.sentences()))
 
 
-def _split_folders(folder: Path, notes: list[str]) -> dict[SplitName, Path]:
-    """Returns the folders of the splits; empty if the folder holds the class folders themselves.
-
-    `Train` and `test_set` are splits by their names alone, `seg_train` and `seg_test` because they differ in nothing
-    else. `train_station` is a class.
-    """
-    by_rest: dict[str, dict[SplitName, list[Path]]] = defaultdict(lambda: defaultdict(list))
-    for path in subfolders(folder):
-        named = _split_word(path.name)
-        if named is not None:
-            by_rest[named[1]][named[0]].append(path)
-    found = [splits for rest, splits in by_rest.items() if not rest or ("train" in splits and len(splits) > 1)]
-    if not found:
-        return {}
-    names = ", ".join(printable(path.name) for splits in found for paths in splits.values() for path in paths)
-    where = printable(str(folder))
-    if len(found) > 1 or any(len(paths) > 1 for paths in found[0].values()):
-        raise DataError(
-            f"{where} has several folders that are named as the same split ({names}). Keep one folder for training, "
-            "one for validation and one for the test, or give the folder that holds them."
-        )
-    splits: dict[SplitName, Path] = {
-        split: found[0][split][0] for split in ("train", "val", "test") if split in found[0]
-    }
-    if "train" not in splits:
-        raise DataError(
-            f"{where} has {names}, named as a split, but no training folder. Put the class folders for training into "
-            "a folder named train beside it, or rename it if it is a class."
-        )
-    if not subfolders(splits["train"]):
-        if len(splits) == 1 and len(subfolders(folder)) > 1:  # a class of railway trains beside cars and buses
-            notes.append(f"{printable(splits['train'].name)} is taken as a class: there is no class folder in it.")
-            return {}
-        raise DataError(
-            f"{where} has {names}, named as splits, but {printable(splits['train'].name)} has no folder per class. "
-            "Sort the images of each split into a folder for each class; rename the folders if they are the classes."
-        )
-    return splits
-
-
-def _split_word(name: str) -> tuple[SplitName, str] | None:
-    """Returns the split that a name speaks of and what else it says; None if it speaks of none, or of several."""
-    words = re.findall(r"[^\W\d_]+", composed(name).casefold())
-    found: list[SplitName] = []
-    rest = []
-    for word in words:
-        split = _split_of(word)
-        if split is not None:
-            found.append(split)
-        elif not re.fullmatch(_BESIDE_A_SPLIT_WORD, word):
-            rest.append(word)
-    return (found[0], " ".join(rest)) if len(found) == 1 else None
-
-
-def _split_of(word: str) -> SplitName | None:
-    for split, pattern in _SPLIT_WORDS.items():
-        if re.fullmatch(f"(?:{pattern})(?:{_BESIDE_A_SPLIT_WORD})?", word):
-            return split
-    return None
-
-
 def _unwrap(split: SplitName, folder: Path, notes: list[str], left_out: LeftOut) -> Path:
-    """Returns the folder that holds a split's class folders: archives are often unpacked as `train/train/`."""
-    inner = subfolders(folder)
-    if len(inner) != 1 or _split_word(inner[0].name) != _split_word(folder.name) or not subfolders(inner[0]):
+    """Returns the folder that holds the class folders of a split."""
+    inner = wrapped(folder)
+    if inner is None:
         return folder
-    notes.append(f"The {split} split is taken from {shown(inner[0], folder.parent)}, one folder deeper.")
-    count_loose(folder, inner, left_out)
-    return inner[0]
+    notes.append(f"The {split} split is taken from {shown(inner, folder.parent)}, one folder deeper.")
+    count_loose(folder, [inner], left_out)
+    return inner
 
 
 def _check_names(class_folders: list[Path], class_names: tuple[str, ...], notes: list[str], whole: Path) -> None:
@@ -276,17 +194,6 @@ def _check_names(class_folders: list[Path], class_names: tuple[str, ...], notes:
                 f"{printable(str(path.parent))} has {count} folders that are named {name!r}, with the accents coded "
                 "differently. They are one class."
             )
-
-
-def _refuse_splits_within(class_folder: Path) -> None:
-    named = [(path, _split_word(path.name)) for path in subfolders(class_folder)]
-    splits = {word[0]: printable(path.name) for path, word in named if word is not None and not word[1]}
-    if "train" in splits and len(splits) > 1:
-        name = printable(class_folder.name)
-        raise DataError(
-            f"{printable(str(class_folder))} holds {' and '.join(splits.values())}, named as splits. Splits come "
-            f"first, then classes: {splits['train']}/{name}/. If {name} is the whole data set, give that folder."
-        )
 
 
 def _too_few_classes(folder: Path, class_names: tuple[str, ...]) -> str:

@@ -18,12 +18,12 @@ from app.images.decode import MIN_DETAIL
 from app.store.publishing import write_atomically
 from training.config.groups import DataSettings
 from training.config.settings import TrainConfig
-from training.data.class_folders import SplitName
 from training.data.near_duplicates import NearDuplicate, near_duplicates
 from training.data.pixel_store import PixelStore
 from training.data.scan import Scan, duplicates, near_duplicates_told, scan
 from training.data.sources import Source, open_source
 from training.data.split import SPLIT_NAMES, Split, load_split, make_split, save_split
+from training.data.split_folders import SplitName
 from training.data.statistics import Statistics, channel_statistics
 from training.errors import DataError
 

@@ -19,8 +19,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from app.images.decode import DecodedImage, decode
-from training.data.class_folders import SplitName, list_class_folders
+from training.data.class_folders import list_class_folders
 from training.data.names import composed, printable
+from training.data.split_folders import SplitName
 from training.errors import DataError
 
 TORCHVISION_SETS = ("FashionMNIST", "MNIST", "CIFAR10")

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from app.store.publishing import write_atomically
-from training.data.class_folders import SplitName
 from training.data.names import composed
 from training.data.scan import Scan
 from training.data.sources import Source
+from training.data.split_folders import SplitName
 from training.errors import DataError, RunError
 
 SPLIT_NAMES: tuple[SplitName, ...] = ("train", "val", "test")

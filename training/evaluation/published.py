@@ -17,8 +17,9 @@ from app.images.decode import MIN_DETAIL, decode
 from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.model_store import ModelStore, split_reference
-from training.data.class_folders import LeftOut, cannot_list, count_loose, files_below, subfolders
+from training.data.class_folders import LeftOut, cannot_list, count_loose, files_below
 from training.data.names import class_name, composed, printable
+from training.data.split_folders import subfolders
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
 

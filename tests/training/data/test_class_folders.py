@@ -70,6 +70,7 @@ def test_split_folders_of_any_usual_name_are_splits(
         (["train/a", "train/b", "test/a", "x_train/a", "x_test/a"], "several folders that are named as the same split"),
         (["Train", "Test"], "Train has no folder per class"),
         (["training", "validation"], "training has no folder per class"),
+        (["Training", "cat", "dog"], "Training has no folder per class"),
         (["Val", "Test"], "named as a split, but no training folder"),
         (["cat", "dog", "test"], "rename it if it is a class"),
         (["cat/train", "cat/test", "dog/train", "dog/test"], "Splits come first, then classes: train/cat/"),
