@@ -65,7 +65,7 @@ def split_folders(folder: Path, notes: list[str]) -> dict[SplitName, Path]:
         named_train = splits["train"].name.casefold() == "train"
         if (
             named_train and len(splits) == 1 and len(subfolders(folder)) > 1
-        ):  # a class of railway trains beside cars and buses
+        ):  # a class of railway trains
             notes.append(f"{printable(splits['train'].name)} is taken as a class: there is no class folder in it.")
             return {}
         raise DataError(
