@@ -63,9 +63,7 @@ def split_folders(folder: Path, notes: list[str]) -> dict[SplitName, Path]:
         )
     if not subfolders(splits["train"]):
         named_train = splits["train"].name.casefold() == "train"
-        if (
-            named_train and len(splits) == 1 and len(subfolders(folder)) > 1
-        ):  # a class of railway trains
+        if named_train and len(splits) == 1 and len(subfolders(folder)) > 1:  # a class of railway trains
             notes.append(f"{printable(splits['train'].name)} is taken as a class: there is no class folder in it.")
             return {}
         raise DataError(
