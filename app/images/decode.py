@@ -20,7 +20,7 @@ from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPix
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
 from app.images.header_checks import MAX_SCANS, has_too_many_scans, size_with_first_frame
 from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
-from app.images.recognise import describe_unknown, recognise
+from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
 
 MIN_DETAIL: Final = 4
 """How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.
@@ -147,7 +147,7 @@ def decode(
 
 def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> ImageFormat:
     """Returns the format by its signature, so that no parser sees a format that is switched off."""
-    head = bytes(encoded[:64])
+    head = bytes(encoded[:HEAD_BYTES])
     image_format = recognise(head)
     served = ", ".join(limits.formats)
     if image_format is None:
