@@ -1,6 +1,6 @@
 """Converts a decoded image of any mode and colour space to 8-bit sRGB.
 
-scale 16 bits to 8 -> split alpha off -> ICC profile to sRGB -> RGB -> composite on white
+scale 16 bits to 8 -> split alpha off -> ICC profile, or numbers instead, to sRGB -> RGB -> composite on white
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
 
 from app.errors import UnsupportedFormatError
+from app.images.coded_colour import CodedColour
+from app.images.limits import MAX_PROFILE_BYTES
 
 Adjustment = Literal[
     "dct_scaled_1_2",
@@ -22,27 +24,43 @@ Adjustment = Literal[
     "16_bit_to_8_bit",
     "icc_to_srgb",
     "icc_ignored",
+    "coded_colour_to_srgb",
+    "coded_colour_ignored",
+    "hdr_to_sdr",
     "cmyk_to_rgb",
     "colour_space_to_rgb",
     "palette_to_rgb",
     "grey_to_rgb",
     "alpha_on_white",
     "exif_orientation",
+    "full_size_page",
+    "end_marker_added",
+    "extra_bytes_ignored",
+    "metadata_ignored",
 ]
 """What may be done to an image on its way to RGB. Answers list it in `image.adjustments`."""
 
-# The largest published CMYK profiles have about 3 MB; the cache of transforms holds a few.
-_MAX_ICC_BYTES: Final = 4 * 1024 * 1024
+# Every grey, and a grid of 9 x 9 x 9 colours.
+_PROBE: Final = np.concatenate(
+    [
+        np.arange(256)[:, None].repeat(3, axis=1),
+        np.stack(np.meshgrid(*[np.linspace(0, 255, 9).round()] * 3), axis=-1).reshape(-1, 3),
+    ]
+).astype(np.uint8)[None]
+_ROUNDING: Final = 1  # levels of 255
 _GREY_MODES: Final = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
-def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) -> Image.Image:
+def to_rgb(
+    image: Image.Image, bit_depth: int, adjustments: list[Adjustment], coded: CodedColour | None = None
+) -> Image.Image:
     """Converts a loaded image of any mode to RGB.
 
     Args:
-        image: the image, as Pillow loaded it.
+        image: the loaded image. Its ICC profile, if it has one, is in its `info`.
         bit_depth: the bits of a sample in the file; see `bit_depth_of`.
         adjustments: the list that what is done is appended to.
+        coded: the colour space that the file tells by numbers; None if it tells none. A profile counts more.
 
     Raises:
         UnsupportedFormatError: the samples are signed, 32-bit or floating-point.
@@ -67,6 +85,8 @@ def to_rgb(image: Image.Image, bit_depth: int, adjustments: list[Adjustment]) ->
         adjustments.append("icc_ignored")  # Pillow found a profile that it could not put together
     if profile or colour.mode == "LAB":
         colour = _to_srgb(colour, profile, adjustments)
+    elif coded is not None and "icc_profile" not in image.info:
+        colour = _coded_to_srgb(colour, coded, adjustments)
     if colour.mode != "RGB":
         colour = colour.convert("RGB")
     if alpha is None or alpha.getextrema()[0] == 255:
@@ -121,20 +141,39 @@ def _from_16_bits(image: Image.Image, bit_depth: int, key: object) -> tuple[Imag
 
 def _to_srgb(colour: Image.Image, profile: bytes | None, adjustments: list[Adjustment]) -> Image.Image:
     """Converts through the embedded ICC profile. A profile that is damaged or of another colour space is ignored."""
-    if profile is not None and len(profile) > _MAX_ICC_BYTES:
-        adjustments.append("icc_ignored")
-        return colour
     try:
-        space, transform = _srgb_transform(profile, colour.mode)
-        if transform is None:
-            return colour
-        if colour.mode == "L" and space == "RGB":
-            colour = colour.convert("RGB")
-        converted = ImageCms.applyTransform(colour, transform)
+        if profile is not None and len(profile) > MAX_PROFILE_BYTES:
+            raise ValueError("The profile is too long.")
+        converted = _converted(colour, profile)
     except Exception:  # as a browser does: a bad profile does not make the pixels unreadable
         adjustments.append("icc_ignored")
         return colour
-    adjustments.append("icc_to_srgb")
+    if converted is not colour:
+        adjustments.append("icc_to_srgb")
+    return converted
+
+
+def _coded_to_srgb(colour: Image.Image, coded: CodedColour, adjustments: list[Adjustment]) -> Image.Image:
+    """Converts from a colour space that is told by numbers, where they make sense."""
+    if coded.profile is None or colour.mode not in {"L", "RGB"}:
+        adjustments.append("coded_colour_ignored")
+        return colour
+    converted = _converted(colour, coded.profile)
+    if converted is not colour:
+        adjustments.append("coded_colour_to_srgb")
+    if coded.is_hdr:
+        adjustments.append("hdr_to_sdr")
+    return converted
+
+
+def _converted(colour: Image.Image, profile: bytes | None) -> Image.Image:
+    """Returns the image in sRGB: itself where its profile is that of sRGB already."""
+    space, transform = _srgb_transform(profile, colour.mode)
+    if transform is None:
+        return colour
+    if colour.mode == "L" and space == "RGB":
+        colour = colour.convert("RGB")
+    converted = ImageCms.applyTransform(colour, transform)
     return converted if converted is not None else colour
 
 
@@ -143,10 +182,21 @@ def _srgb_transform(profile: bytes | None, mode: str) -> tuple[str, ImageCms.Ima
     """Returns the profile's colour space and the way from it to sRGB, or None where it is sRGB already."""
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile)) if profile else _lab_profile()
     space = source.profile.xcolor_space.strip()
-    if "srgb" in (source.profile.profile_description or "").lower():
-        return space, None
     mode_in = "RGB" if mode == "L" and space == "RGB" else mode
-    return space, ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode_in, "RGB")
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode_in, "RGB")
+    return space, None if _changes_nothing(transform, mode_in) else transform
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    """Tells whether colours stay the same but for rounding. Names say nothing: linear profiles may be called sRGB."""
+    if mode not in {"L", "RGB"}:
+        return False
+    before = Image.fromarray(_PROBE).convert(mode)
+    after = ImageCms.applyTransform(before, transform)
+    if after is None:
+        return False
+    difference = np.asarray(after).astype(np.int16) - np.asarray(before.convert("RGB"))
+    return int(np.abs(difference).max()) <= _ROUNDING
 
 
 def _lab_profile() -> ImageCms.ImageCmsProfile:

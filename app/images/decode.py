@@ -1,26 +1,32 @@
 """Decodes the bytes of an image to upright 8-bit RGB. The service and training decode with this alone.
 
-bytes -> recognise (by content) -> check the header against the limits -> decode (JPEG: at a reduced DCT scale)
-      -> scale 16 bits -> ICC to sRGB -> alpha on white -> RGB -> EXIF orientation
+bytes -> recognise (by content) -> outline -> check the size against the limits -> decode (JPEG: at a reduced DCT scale)
+      -> scale 16 bits -> sRGB -> alpha on white -> RGB -> EXIF orientation
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import torch
-from PIL import AvifImagePlugin, GifImagePlugin, Image, TiffImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
+from app.images.avif_boxes import outline_avif
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
-from app.images.header_checks import MAX_SCANS, has_too_many_scans, size_with_first_frame
+from app.images.exif import orientation_of
+from app.images.gif_blocks import outline_gif
+from app.images.jpeg import decode_jpeg, outline_jpeg
 from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
+from app.images.outline import Outline
+from app.images.png_chunks import outline_png
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
+from app.images.tiff_directories import outline_tiff
 
 MIN_DETAIL: Final = 4
 """How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.
@@ -34,7 +40,13 @@ _LATE_PLUGINS: Final = (AvifImagePlugin, WebPImagePlugin)
 # Pillow's own limit only warns, and comes after some work is done. `_check_pixels` comes first.
 Image.MAX_IMAGE_PIXELS = None
 
-_ORIENTATION_TAG: Final = 0x0112
+_OUTLINES: Final[dict[ImageFormat, Callable[[bytes | bytearray | memoryview], Outline]]] = {
+    "JPEG": outline_jpeg,
+    "PNG": outline_png,
+    "GIF": outline_gif,
+    "TIFF": outline_tiff,
+    "AVIF": outline_avif,
+}
 # EXIF 2.32, table 6: the transposition that sets an image of each orientation upright.
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -98,7 +110,7 @@ def decode(
         encoded: the whole file.
         limits: which images are accepted.
         min_shorter_side: the pixels that the shorter side of a JPEG must keep, at least, so that it may be decoded at
-            1/2, 1/4 or 1/8 scale (in the DCT domain, by Pillow's `draft`). None decodes in full.
+            1/2, 1/4 or 1/8 scale (in the DCT domain, by libjpeg). None decodes in full.
 
     Raises:
         EmptyBodyError: there are no bytes.
@@ -109,35 +121,41 @@ def decode(
     if len(encoded) == 0:
         raise EmptyBodyError("The image is empty (0 bytes).")
     image_format = _recognise(encoded, limits)
-    if image_format == "GIF":
-        _check_size(*size_with_first_frame(encoded), limits)
-    adjustments: list[Adjustment] = []
-    with _pillow_errors_mean_corrupt(image_format), Image.open(io.BytesIO(encoded), formats=[image_format]) as image:
-        _check_pixels(image, limits)
-        width, height = image.size
-        if image_format == "JPEG" and has_too_many_scans(encoded):
-            raise CorruptImageError(f"The JPEG image has more than {MAX_SCANS} scans, which no encoder writes.")
-        scale = 1
-        if image_format == "JPEG" and min_shorter_side is not None:
-            scale = _draft(image, min_shorter_side)
-            if scale > 1:
-                adjustments.append(_SCALED[scale])
-        bit_depth = bit_depth_of(image)
-        # Pillow announces a TIFF's upright size. It turns the image while loading it, and then hides the tag.
-        turned_while_loading = image_format == "TIFF" and _orientation(image) != 1
-        image.load()
-        orientation = _orientation(image)  # only now is a PNG's known: the tag may follow the pixels
+    outline = _OUTLINES.get(image_format, Outline)(encoded)
+    if outline.size is not None:
+        _check_size(*outline.size, limits)
+    if outline.damage:
+        raise CorruptImageError(outline.damage)
+    adjustments = list(outline.mended)
+    with _pillow_errors_mean_corrupt(image_format, outline):
+        scale, bit_depth = 1, 8
+        if image_format == "JPEG":
+            scale = _scale(outline, min_shorter_side)
+            image, mended = decode_jpeg(outline, scale)
+            adjustments += ((_SCALED[scale],) if scale > 1 else ()) + mended
+        else:
+            image = Image.open(io.BytesIO(outline.file), formats=[image_format])
+            _check_pixels(image, limits)
+            bit_depth = bit_depth_of(image)
+            image.load()
+            _check_palette(image, image_format)
+        if outline.has_profile:
+            image.info["icc_profile"] = outline.profile
+        width, height = outline.size or image.size
+        orientation = outline.orientation or orientation_of(image.info.get("exif", b""))
+        if orientation != 1:
+            adjustments.append("exif_orientation")
+        if image_format == "TIFF":  # which Pillow has turned upright
+            orientation = 1
         if orientation >= 5:
             width, height = height, width
-        if turned_while_loading or orientation != 1:
-            adjustments.append("exif_orientation")
-        rgb = to_rgb(image, bit_depth, adjustments)
-        if isinstance(image, GifImagePlugin.GifImageFile):
-            rgb = _on_white_screen(image, rgb, adjustments)
+        rgb = to_rgb(image, bit_depth, adjustments, outline.colour)
+        if outline.size is not None and outline.frame not in {None, (0, 0, *outline.size)}:
+            rgb = _on_white_screen(rgb, outline, adjustments)
         if orientation != 1:
             rgb = rgb.transpose(_UPRIGHT[orientation])
         # Asked last: looking for a second frame moves the file position, and may meet damage that does not matter.
-        if _is_animated(image, image_format):
+        if outline.is_animated if outline.is_animated is not None else _is_animated(image):
             adjustments.append("first_frame")
     starts_partly = _STARTS_WITH_LAST.get(orientation, (False, False))
     padding = (rgb.width - width / scale, rgb.height - height / scale)
@@ -158,23 +176,25 @@ def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> 
 
 
 @contextmanager
-def _pillow_errors_mean_corrupt(image_format: str) -> Iterator[None]:
-    """Turns what Pillow's plugins raise on bad input, nearly every built-in exception, into CorruptImageError."""
+def _pillow_errors_mean_corrupt(image_format: str, outline: Outline) -> Iterator[None]:
+    """Turns what Pillow's plugins raise on bad input, nearly every built-in exception, into an ImageError."""
     try:
         yield
     except (ImageError, MemoryError):
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__
-        if reason.startswith("cannot identify image file"):  # Pillow adds only the buffer's address
+        if reason.startswith("Unsupported BMP"):
+            raise UnsupportedFormatError(f"BMP images of this kind are not served: {reason}.") from error
+        if isinstance(error, UnidentifiedImageError):  # whose text adds only the buffer's address
+            if outline.kind:
+                raise UnsupportedFormatError(f"TIFF images of this kind are not served: {outline.kind}.") from error
             reason = "its header is damaged"
         raise CorruptImageError(f"The {image_format} image cannot be decoded: {reason}.") from error
 
 
 def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
     width, height = image.size
-    if width < 1 or height < 1:
-        raise CorruptImageError(f"The image's header says {width} x {height} pixels.")
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile is decoded whole, however small the image that it belongs to.
         tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, _TILE_LENGTH))
@@ -183,49 +203,48 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
 
 
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
+    if width < 1 or height < 1:
+        raise CorruptImageError(f"The image's header says {width} x {height} pixels.")
     if width * height > limits.max_pixels:
         raise TooManyPixelsError(
             f"The image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}."
         )
 
 
-def _draft(image: Image.Image, min_shorter_side: int) -> int:
-    """Asks libjpeg for the smallest of 1/2, 1/4 and 1/8 scale that keeps `min_shorter_side`.
+def _check_palette(image: Image.Image, image_format: ImageFormat) -> None:
+    """Refuses pixels that refer to colours which the palette does not have: nobody knows what they were."""
+    if image.mode != "P" or image.palette is None:
+        return
+    colours = len(image.palette.palette) // len(image.palette.mode)
+    largest = image.getextrema()[1]
+    if isinstance(largest, int) and largest >= colours:
+        raise CorruptImageError(
+            f"The {image_format} image is damaged: a pixel has colour {largest} of a palette of {colours}."
+        )
 
-    Returns:
-        the denominator of the scale; 1 if no reduced scale keeps enough pixels.
-    """
-    shorter = min(image.size)
-    scale = max(candidate for candidate in (1, *_SCALED) if candidate == 1 or shorter // candidate >= min_shorter_side)
-    if scale > 1:
-        image.draft(None, (image.size[0] // scale, image.size[1] // scale))
-    return scale
+
+def _scale(outline: Outline, min_shorter_side: int | None) -> int:
+    """Returns the denominator of the smallest scale, 1/8, 1/4, 1/2 or 1, that keeps `min_shorter_side` pixels."""
+    if min_shorter_side is None or outline.size is None:
+        return 1
+    # With a single pixel left, libjpeg could not tell the scales apart.
+    least, shorter = max(min_shorter_side, 2), min(outline.size)
+    return max(candidate for candidate in (1, *_SCALED) if candidate == 1 or shorter // candidate >= least)
 
 
-def _on_white_screen(gif: GifImagePlugin.GifImageFile, rgb: Image.Image, adjustments: list[Adjustment]) -> Image.Image:
-    """Paints the screen around a GIF's first frame white. Pillow fills it with the palette's first colour."""
-    frame = gif.dispose_extent
-    if frame is None or frame == (0, 0, *rgb.size):
-        return rgb
+def _on_white_screen(rgb: Image.Image, outline: Outline, adjustments: list[Adjustment]) -> Image.Image:
+    """Returns the whole image, white where the first frame leaves it free."""
+    assert outline.size is not None
+    assert outline.frame is not None
     if "alpha_on_white" not in adjustments:
         adjustments.append("alpha_on_white")
-    screen = Image.new("RGB", rgb.size, "white")
-    screen.paste(rgb.crop(frame), frame)
+    screen = Image.new("RGB", outline.size, "white")
+    # Pillow gives the whole screen of a GIF, painted in the palette's first colour, and the frame alone of a PNG.
+    screen.paste(rgb.crop(outline.frame) if rgb.size == outline.size else rgb, outline.frame)
     return screen
 
 
-def _orientation(image: Image.Image) -> int:
-    """Returns the EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
-    try:
-        orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except Exception:  # damaged metadata does not make the pixels unreadable
-        return 1
-    return orientation if isinstance(orientation, int) and orientation in _UPRIGHT else 1
-
-
-def _is_animated(image: Image.Image, image_format: ImageFormat) -> bool:
-    if image_format == "JPEG":  # a multi-picture JPEG holds a preview or a depth map, not an animation
-        return False
+def _is_animated(image: Image.Image) -> bool:
     try:
         return bool(getattr(image, "is_animated", False))
     except Exception:  # the first frame was read; damage behind it does not matter here

@@ -9,6 +9,9 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
 
 FORMATS: Final[tuple[ImageFormat, ...]] = get_args(ImageFormat)
 
+MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
+"""The longest ICC profile that is used. The largest published CMYK profiles have about 3 MB."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:

@@ -15,6 +15,7 @@ from app.images.decode import decode
 from tests.support.decoded_pixels import assert_pixels, decoded, luma
 from tests.support.icc import (
     D50,
+    SRGB_TO_XYZ,
     WIDE_GAMUT_TO_XYZ,
     cmyk_profile,
     grey_profile,
@@ -201,3 +202,28 @@ def test_conversions_are_the_same_on_every_thread(small_cat: Pixels) -> None:
     with ThreadPoolExecutor(8) as threads:
         all_pixels = list(threads.map(lambda _: decode(encoded).pixels.tobytes(), range(64)))
     assert len(set(all_pixels)) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc", "sRGB IEC61966-2.1", "linear sRGB", "Wide"]
+)
+@pytest.mark.parametrize(("image_format", "options"), EVERY_FORMAT_WITH_PROFILES)
+def test_a_profile_is_judged_by_its_numbers_not_by_its_name(
+    small_cat: Pixels, image_format: str, options: dict[str, Any], name: str
+) -> None:
+    stored, _ = decoded(encode(small_cat, image_format, **options))
+    linear = rgb_profile(SRGB_TO_XYZ, gamma=1.0, description=name)
+    pixels, adjustments = decoded(encode(small_cat, image_format, icc_profile=linear, **options))
+    expected = srgb_from_xyz((stored / 255) @ SRGB_TO_XYZ.T)
+    assert_pixels(pixels, expected, within=2)
+    assert np.abs(expected.astype(int) - stored).mean() > 40
+    assert adjustments == ("icc_to_srgb",)
+
+
+def test_the_numbers_of_srgb_leave_pixels_alone_under_any_name(small_cat: Pixels) -> None:
+    profile = bytearray(_srgb_profile())
+    at = profile.index("sRGB".encode("utf-16-be"))
+    profile[at : at + 8] = "Wide".encode("utf-16-be")
+    pixels, adjustments = decoded(encode(small_cat, "PNG", icc_profile=bytes(profile)))
+    assert_pixels(pixels, small_cat)
+    assert adjustments == ()
