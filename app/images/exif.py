@@ -24,7 +24,7 @@ def orientation_of(exif: bytes | bytearray | memoryview) -> int:
         return int.from_bytes(exif[position : position + length], order)
 
     directory = number(4, 4)
-    for entry in range(min(number(directory, 2), _MAX_ENTRIES)):
+    for entry in range(min(number(directory, 2), len(exif) // 12, _MAX_ENTRIES)):
         position = directory + 2 + 12 * entry
         if number(position, 2) == _ORIENTATION:
             orientation = number(position + 8, _LENGTHS.get(number(position + 2, 2), 0))

@@ -68,14 +68,14 @@ def outline_jpeg(encoded: bytes | bytearray | memoryview) -> Outline:
         CorruptImageError: there is no frame or no scan, or there are more segments or scans than any encoder writes.
         UnsupportedFormatError: samples, bands or a coding that are not served.
     """
-    frame, orientation, profile_parts, marker = None, 1, [], _EOI
+    frame, orientation, profile_parts, marker = None, None, [], _EOI
     for marker, start, end in _segments(encoded):
         content = bytes(encoded[start + 4 : end])
         if marker in _OTHER_FRAMES:
             raise UnsupportedFormatError(f"{_OTHER_FRAMES[marker]} not served. Send one with Huffman coding.")
         if marker in _SERVED_FRAMES:
             frame = content
-        elif marker == _APP1 and content.startswith(_EXIF) and orientation == 1:
+        elif marker == _APP1 and content.startswith(_EXIF) and orientation is None:
             orientation = orientation_of(content[len(_EXIF) :])
         elif marker == _APP2 and content.startswith(_PROFILE):
             profile_parts.append(content[len(_PROFILE) :])
@@ -91,7 +91,7 @@ def outline_jpeg(encoded: bytes | bytearray | memoryview) -> Outline:
         encoded,
         size=(int.from_bytes(frame[3:5], "big"), int.from_bytes(frame[1:3], "big")),
         is_animated=False,  # a multi-picture JPEG holds a preview or a depth map, not an animation
-        orientation=orientation,
+        orientation=orientation or 1,
         has_profile=bool(profile_parts),
         profile=_joined(profile_parts),
         bands=frame[5],

@@ -115,3 +115,11 @@ def test_a_gif_of_endless_blocks_before_its_frame_is_refused(small_cat: Pixels) 
 def test_blocks_without_end_behind_the_first_frame_do_not_matter(small_cat: Pixels) -> None:
     gif = encode(small_cat, "GIF")
     assert "first_frame" not in decode(gif[:-1] + b"\0" * MAX_BLOCKS + gif[-1:]).adjustments
+
+
+def test_exif_that_lists_more_than_it_has_costs_nothing(small_cat: Pixels) -> None:
+    encoded = encode(small_cat, "JPEG")
+    segments = with_jpeg_segment(b"", EXIF, b"Exif\0\0MM\0*\0\0\0\x08\xff\xff") * 9000
+    began = time.thread_time()
+    assert decode(encoded[:2] + segments + encoded[2:]).adjustments == ()
+    assert time.thread_time() - began < 0.5
