@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +19,9 @@ from training.data.names import printable
 from training.evaluation.evaluate import load_predictions
 from training.runs.run_folder import RunFolder, read_json
 from training.runs.tracking import EXPERIMENT
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # MLflow warns as it pleases
 
@@ -36,11 +41,25 @@ _NAMES = (
 )
 
 
-def test_run_on_files_of_any_name(
-    tmp_path: Path, photos: dict[str, Pixels], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def mlflow_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """Looks into an MLflow database of the test's own. What another test has set in this process would win over it."""
     import mlflow
 
+    before, own = mlflow.get_tracking_uri(), f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", own)
+    mlflow.set_tracking_uri(own)
+    yield mlflow.MlflowClient(tracking_uri=own)
+    mlflow.set_tracking_uri(before)
+
+
+def test_run_on_files_of_any_name(
+    tmp_path: Path,
+    photos: dict[str, Pixels],
+    mlflow_client: MlflowClient,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     data = os.fsencode(tmp_path) + b"/photos-\xe9"
     classes = {"coffee": b"coffee", "caf\\xe9": b"caf\xe9"}
     for seed, folder in enumerate(classes.values()):
@@ -51,7 +70,6 @@ def test_run_on_files_of_any_name(
         (path / os.fsdecode(b"broken-\xe9.jpg")).write_bytes(b"nothing")
         (path / os.fsdecode(b"gone-\xe9.jpg")).symlink_to("nowhere")
     shutil.copytree(os.fsdecode(data + b"/coffee"), os.fsdecode(data + b"/@eaDir/\xe9"), symlinks=True)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     command = ["train", "--data", os.fsdecode(data), "--architecture", "simple-cnn", "--widths", "[8]", "--epochs", "1",
                "--image-size", "16", "--device", "cpu", "--threads", "1", "--name", "any"]  # fmt: skip
@@ -77,13 +95,12 @@ def test_run_on_files_of_any_name(
     assert list(manifest.class_names) == sorted(classes)
     assert manifest.training_data is not None
     assert manifest.training_data.name == "photos-\\xe9"
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
+    experiment = mlflow_client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None
-    (logged,) = client.search_runs([experiment.experiment_id])
+    (logged,) = mlflow_client.search_runs([experiment.experiment_id])
     assert logged.data.params["data"].endswith("photos-\\udce9")
     assert {"split.json", "report.html", "scan.json"} <= {
-        file.path for file in client.list_artifacts(logged.info.run_id)
+        file.path for file in mlflow_client.list_artifacts(logged.info.run_id)
     }
     main(["evaluate", "--model", "any", "--data", os.fsdecode(data)])
     told = capfd.readouterr().out
