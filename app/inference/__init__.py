@@ -2,6 +2,7 @@
 
 When a model is loaded:
 artifact.py -> a model's files, loaded and checked
+foreign_files.py -> what a file is that is not TorchScript
 engine_choice.py -> chooses the engine that serves a model
 engine.py -> what an engine is
 torchscript_engine.py, openvino_engine.py, cuda_engine.py -> the engines

@@ -16,6 +16,7 @@ import torch
 from pydantic import ValidationError
 
 from app.errors import ArtifactError
+from app.inference.foreign_files import describe_foreign
 from app.store.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -30,6 +31,9 @@ from app.store.signatures import SignatureError, copy_of
 
 UNVERSIONED = "unversioned"
 """The version of a file that has no manifest."""
+
+# Where other tools put the names of the classes.
+_SIMILAR_NAMES = ("classes", "names", "labels", "categories", "idx_to_class", "class_to_idx", "id2label", "label2id")
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,11 @@ def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
     try:
         module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra_files)  # type: ignore[no-untyped-call]
     except Exception as error:  # torch raises RuntimeError, ValueError and others, by the damage
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        try:
+            foreign = describe_foreign(path)
+        except OSError as unreadable:
+            raise ArtifactError(f"{path} cannot be read: {unreadable.strerror}.") from unreadable
+        reason = f"it is {foreign}." if foreign else (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ArtifactError(f"{path} cannot be loaded as TorchScript: {reason}") from error
     module.eval()
     manifest = published
@@ -142,11 +150,26 @@ def _check_against_manifest(artifact: Artifact, manifest: Manifest, path: Path) 
 
 def _class_names(module: torch.jit.ScriptModule, path: Path) -> tuple[str, ...]:
     names = getattr(module, "class_names", None)
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ArtifactError(
-            f"{path} has no class list: give the module an attribute `class_names: List[str]` before scripting it."
-        )
-    return tuple(names)
+    if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    raise ArtifactError(
+        f"{path} has no class list: {_found_instead(module, names)}. Give the module an attribute "
+        "`class_names: List[str]`, in the order of the probabilities, before scripting it (torch.jit.trace keeps none)."
+    )
+
+
+def _found_instead(module: torch.jit.ScriptModule, names: object) -> str:
+    """Says what a module has in the place of its class names."""
+    if names is not None:
+        if not names:
+            return "its class_names is empty"
+        if isinstance(names, list | tuple):
+            return f"its class_names holds {type(names[0]).__name__}, not str"
+        return f"its class_names is a {type(names).__name__}, not a list"
+    similar = [name for name in _SIMILAR_NAMES if isinstance(getattr(module, name, None), list | tuple | dict)]
+    if similar:
+        return f"it has `{similar[0]}`, but no attribute class_names"
+    return "it has no attribute class_names"
 
 
 def _has_split(module: torch.jit.ScriptModule) -> bool:

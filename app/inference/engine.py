@@ -82,6 +82,23 @@ def checked(probabilities: Probabilities, *, image_count: int, class_count: int)
     return probabilities
 
 
+def one_tensor(output: object, *, method: str) -> torch.Tensor:
+    """Returns what a model's method gave, if that is a tensor.
+
+    Args:
+        output: what the method returned.
+        method: the method's name, `forward` or `classify`.
+
+    Raises:
+        InferenceError: it is something else, such as a tuple.
+    """
+    if not isinstance(output, torch.Tensor):
+        kind = next((kind.__name__ for kind in (tuple, list, dict) if isinstance(output, kind)), type(output).__name__)
+        shape = "(1, C)" if method == "forward" else "(N, C)"
+        raise InferenceError(f"{method} must return one tensor of probabilities, {shape}; it returned a {kind}.")
+    return output
+
+
 def resolve_devices(wanted: str) -> tuple[torch.device, ...]:
     """Returns the devices that the setting `device` means.
 

@@ -1,6 +1,6 @@
 """Proves that a model computes on this machine what its artifact promises: warm-up, then the golden check.
 
-engine -> a few batches of a grey image -> check for probabilities -> golden images through the pipeline -> compare
+engine -> a few batches of grey images -> check for probabilities -> golden images through the pipeline -> compare
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from app.errors import ArtifactError
 from app.inference.artifact import Artifact
-from app.inference.engine import Engine, InferenceError, Precision, Probabilities
+from app.inference.engine import Engine, Precision, Probabilities
 from app.inference.measured import GoldenCheck
 
 MAX_GOLDEN_DEVIATION: Final = 1e-3
@@ -23,15 +23,20 @@ MAX_GOLDEN_DEVIATION: Final = 1e-3
 MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION, "bfloat16": 0.1, "float16": 0.02}
 """The largest |dp| that the golden check allows in each precision. docs/performance.md has what was measured."""
 
+# Width and height of a second image that a model with only `forward` is tried on, as odd as a photo's may be.
+_ANOTHER_SIZE: Final = (333, 251)
+
 
 def grey_image(artifact: Artifact) -> torch.Tensor:
     """Returns a plain grey image as the model's engine takes it, uint8 `(3, S, S)` in channels-last memory."""
     side = artifact.image_size or 224
-    return torch.full((side, side, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+    return _grey(side, side)
 
 
 def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
     """Computes a few batches, so that no request waits for what is done only once, and checks what comes out.
+
+    A model with only `forward` has to take images of any size, so images of two sizes are tried.
 
     Args:
         artifact: the model.
@@ -42,14 +47,38 @@ def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
         ArtifactError: the model fails, or its output is not probabilities.
     """
     grey = grey_image(artifact)
-    for batch_size in sorted({1, 2, max_batch_size}):
-        for _ in range(engine.warm_up_runs if batch_size <= 2 else 1):  # what is compiled then serves larger ones too
+    batches = [[grey] * batch_size for batch_size in sorted({1, 2, max_batch_size})]
+    if not artifact.is_split:
+        batches.insert(1, [_grey(*_ANOTHER_SIZE)])
+    for batch in batches:
+        for _ in range(engine.warm_up_runs if len(batch) <= 2 else 1):  # what is compiled then serves larger ones too
             try:
-                probabilities = engine([grey] * batch_size)
-            except (InferenceError, RuntimeError) as error:
-                reason = str(error).strip().splitlines()[-1]
-                side = grey.shape[-1]
-                raise ArtifactError(f"The model fails on a plain grey image of {side} x {side}: {reason}") from error
+                probabilities = engine(batch)
+            except Exception as error:  # what a model's own code raises is of many kinds
+                reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+                raise ArtifactError(f"The model fails on {_described(batch, grey)}: {reason}") from error
+        _check_probabilities(probabilities)
+
+
+def _grey(width: int, height: int) -> torch.Tensor:
+    return torch.full((height, width, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+
+
+def _described(batch: list[torch.Tensor], square: torch.Tensor) -> str:
+    """Names a batch of grey images that a model fails on."""
+    _, height, width = batch[0].shape
+    if len(batch) > 1:
+        return f"a batch of {len(batch)} plain grey images of {width} x {height}, though not on one alone"
+    if batch[0] is square:
+        return f"a plain grey image of {width} x {height}"
+    side = square.shape[-1]
+    return (
+        f"a plain grey image of {width} x {height}, though not on one of {side} x {side}; its forward must take images "
+        "of any size and resize them itself"
+    )
+
+
+def _check_probabilities(probabilities: Probabilities) -> None:
     sums = probabilities.sum(axis=1)
     if probabilities.min() < 0 or not np.allclose(sums, 1, atol=1e-3):
         raise ArtifactError(

@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from app.inference.artifact import Artifact
-from app.inference.engine import Precision, Probabilities, UnavailableError, checked
+from app.inference.engine import Precision, Probabilities, UnavailableError, checked, one_tensor
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +75,11 @@ class TorchScriptEngine:
 
     def _classify_batch(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
         batch = torch.stack(list(images))  # (N, 3, S, S), channels-last as its parts are
-        output: torch.Tensor = self._classify(batch.to(self._device, non_blocking=True))
-        return output
+        return one_tensor(self._classify(batch.to(self._device, non_blocking=True)), method="classify")
 
     def _run_one_by_one(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.cat([self._classify(image.unsqueeze(0).to(self._device)) for image in images])
+        outputs = (self._classify(image.unsqueeze(0).to(self._device)) for image in images)
+        return torch.cat([one_tensor(output, method="forward") for output in outputs])
 
 
 def halving_when_out_of_memory(

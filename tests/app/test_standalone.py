@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,83 @@ def test_missing_class_list_is_explained(start_app: StartApp, tmp_path: Path) ->
     assert "class_names: List[str]" in client.get("/health/ready").json()["detail"]
 
 
+class FixedSize(nn.Module):
+    """Takes images of 224 x 224 only, as a network does that was traced or ends in a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.class_names = NAMES
+        self.head = nn.Linear(3 * 224 * 224, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.softmax(self.head(torch.flatten(x.float(), 1)), dim=1)
+
+
+class ReturnsTuple(CourseNotesPredictor):
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:  # type: ignore[override]
+        return functional.softmax(self.model(self.transforms(x)), dim=1), x
+
+
+class ReturnsDict(CourseNotesPredictor):
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:  # type: ignore[override]
+        return {"probabilities": functional.softmax(self.model(self.transforms(x)), dim=1)}
+
+
+class ReturnsList(CourseNotesPredictor):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:  # type: ignore[override]
+        return [functional.softmax(self.model(self.transforms(x)), dim=1)]
+
+
+def test_forward_that_takes_one_size_only_is_never_ready(start_app: StartApp, tmp_path: Path) -> None:
+    client = start_app(model=str(save(FixedSize(), tmp_path / "model.pt")))
+    ready = client.get("/health/ready")
+
+    assert ready.status_code == 503
+    assert "a plain grey image of 333 x 251, though not on one of 224 x 224" in ready.json()["detail"]
+    assert "its forward must take images of any size" in ready.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("module", "kind"), [(ReturnsTuple, "a tuple"), (ReturnsDict, "a dict"), (ReturnsList, "a list")]
+)
+def test_forward_that_returns_no_tensor_is_explained(
+    start_app: StartApp, tmp_path: Path, module: type[CourseNotesPredictor], kind: str
+) -> None:
+    client = start_app(model=str(save(module(network(), NAMES, [0.5] * 3, [0.25] * 3), tmp_path / "model.pt")))
+
+    reason = client.get("/health/ready").json()["detail"]
+    assert f"forward must return one tensor of probabilities, (1, C); it returned {kind}." in reason
+
+
+def test_class_names_may_be_a_tuple(start_app: StartApp, tmp_path: Path) -> None:
+    predictor = CourseNotesPredictor(network(), NAMES, [0.5] * 3, [0.25] * 3)
+    predictor.class_names = ("red", "green", "blue")  # type: ignore[assignment]
+    client = start_app(model=str(save(predictor, tmp_path / "model.pt")))
+
+    answer = client.post("/predict", content=colour_image("green")).json()
+    assert answer["predictions"][0]["class_name"] == "green"
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "found"),
+    [
+        ("class_names", {0: "red", 1: "green", 2: "blue"}, "its class_names is a dict, not a list"),
+        ("class_names", [0, 1, 2], "its class_names holds int, not str"),
+        ("classes", ["red", "green", "blue"], "it has `classes`, but no attribute class_names"),
+        ("version", 1, "it has no attribute class_names"),
+    ],
+)
+def test_what_stands_in_place_of_the_class_list_is_told(
+    start_app: StartApp, tmp_path: Path, attribute: str, value: object, found: str
+) -> None:
+    module = Nameless()
+    setattr(module, attribute, value)
+    reason = start_app(model=str(save(module, tmp_path / "model.pt"))).get("/health/ready").json()["detail"]
+
+    assert found in reason
+    assert "class_names: List[str]" in reason
+
+
 @pytest.mark.parametrize("content", [b"", b"not a model", b"PK\x03\x04 neither"])
 def test_file_that_is_no_torchscript_is_explained(start_app: StartApp, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.pt"
@@ -148,8 +226,61 @@ def test_file_that_is_no_torchscript_is_explained(start_app: StartApp, tmp_path:
     assert "cannot be loaded as TorchScript" in start_app(model=str(path)).get("/health/ready").json()["detail"]
 
 
-def test_pickled_state_dict_is_refused_not_executed(start_app: StartApp, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
-    torch.save(copy.deepcopy(network()).state_dict(), path)
+def in_old_form(what: object, path: Path) -> None:
+    torch.save(what, path, _use_new_zipfile_serialization=False)
 
-    assert "cannot be loaded as TorchScript" in start_app(model=str(path)).get("/health/ready").json()["detail"]
+
+def plain_pickle(what: object, path: Path) -> None:
+    path.write_bytes(pickle.dumps(what))
+
+
+@pytest.mark.parametrize("save_as", [torch.save, in_old_form])
+@pytest.mark.parametrize("optimizer", [False, True])
+def test_pickled_weights_are_named(
+    start_app: StartApp, tmp_path: Path, save_as: Callable[[object, Path], None], optimizer: bool
+) -> None:
+    weights: dict[str, object] = dict(network().state_dict())
+    save_as({"model": weights, "lr": 0.1, "epoch": 3} if optimizer else weights, tmp_path / "weights.pth")
+    reason = start_app(model=str(tmp_path / "weights.pth")).get("/health/ready").json()["detail"]
+
+    assert "cannot be loaded as TorchScript: it is a pickled state_dict or checkpoint" in reason
+    assert "torch.jit.script(module)" in reason
+
+
+@pytest.mark.parametrize("save_as", [torch.save, in_old_form, plain_pickle])
+def test_pickled_module_is_named_and_never_unpickled(
+    start_app: StartApp, tmp_path: Path, save_as: Callable[[object, Path], None]
+) -> None:
+    save_as(Traitor(tmp_path / "unpickled"), tmp_path / "model.pt")
+    reason = start_app(model=str(tmp_path / "model.pt")).get("/health/ready").json()["detail"]
+
+    assert "it is a pickled object of the class" in reason
+    assert not (tmp_path / "unpickled").exists()
+
+
+class Traitor:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 12\n", "a pointer of Git LFS"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(100), "an HDF5 file"),
+        (b"<!DOCTYPE html><title>Sign in</title>", "a web page"),
+        (b"\x02\0\0\0\0\0\0\0{}", "a file of safetensors"),
+        (b"\x08\x08\x12\x07pytorch\x1a\x052.4.0", "an ONNX model"),
+        (b"PK\x03\x04" + bytes(40), "a zip file that is cut short or damaged"),
+        (b"", "it is empty"),
+    ],
+)
+def test_file_of_another_kind_is_named(start_app: StartApp, tmp_path: Path, content: bytes, what: str) -> None:
+    (tmp_path / "model.pt").write_bytes(content)
+
+    assert what in start_app(model=str(tmp_path / "model.pt")).get("/health/ready").json()["detail"]
