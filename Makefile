@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test quick lint audit format docs release bench clean
+.PHONY: help serve train train-digits mlflow test coverage quick lint audit format docs release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -36,6 +36,9 @@ mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http
 
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 	@$(BIN)/python -m pytest -n auto --dist worksteal
+
+coverage: lint $(DEFAULT_MODEL) ## The same as test, and the share of lines that tests run, which may not fall
+	@$(BIN)/python -m pytest -n auto --dist worksteal --cov
 
 quick: lint ## Check the style and the types, and run the tests that are not slow
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
@@ -64,7 +67,7 @@ bench: $(VENV)/.development ## Measure the server and its peers side by side (BE
 	@$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--rounds 1 --seconds 1 --memory-requests 500 --output .bench/quick,$(BENCH))
 
 clean: ## Remove what was installed and built; published models stay
-	rm -rf $(VENV) $(IMPORTER) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(IMPORTER) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
