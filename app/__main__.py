@@ -107,7 +107,8 @@ def main() -> None:
     except ValidationError as error:
         for problem in error.errors():
             name = ".".join(map(str, problem["loc"]))
-            print(f"--{name.replace('_', '-')} (PREDICTOR_{name.upper()}): {problem['msg']}", file=sys.stderr)
+            setting = f"--{name.replace('_', '-')} (PREDICTOR_{name.upper()}): " if name else ""
+            print(setting + problem["msg"].removeprefix("Value error, "), file=sys.stderr)
         sys.exit(2)
     except (SettingsError, PredictorError) as error:
         _fail(str(error))

@@ -8,14 +8,16 @@ docs/generate_settings.py writes.
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
 
 from app.images.limits import FORMATS, ImageLimits
+from app.store.references import check_names, references
 from app.system.cores import usable_cores
 
 
@@ -27,6 +29,12 @@ class _SettingsGroup(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PREDICTOR_", frozen=True, extra="ignore", cli_kebab_case=True, cli_show_env_vars=True
     )
+
+    @field_validator("*")
+    @classmethod
+    def _in_home_folder(cls, value: Any) -> Any:
+        """Expands `~` in a path, as a shell does where the path does not come from a file of variables."""
+        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
 
 
 class StoreSettings(_SettingsGroup):
@@ -42,7 +50,7 @@ class ModelSettings(StoreSettings):
         default="imagenet",
         pattern=r"\S",
         description="Models to serve, separated by commas. Each is NAME, NAME/VERSION, or the path of a TorchScript "
-        "file. The first one is the default model and answers /predict",
+        "file. The first one is the default model and answers /predict. Two files must not have the same name",
     )
     device: str = Field(
         default="auto",
@@ -117,10 +125,16 @@ class ModelSettings(StoreSettings):
                 raise ValueError(f"{name} is no format that can be served: use some of {', '.join(FORMATS)}")
         return value.upper()
 
+    @model_validator(mode="after")
+    def _models_told_apart(self) -> Self:
+        if self.trusted_keys is None:  # with keys, no file is loaded, and nothing unsigned is parsed
+            check_names(self.model_references)
+        return self
+
     @property
     def model_references(self) -> tuple[str, ...]:
         """The models to serve, each as NAME, NAME/VERSION or a path. The first one is the default model."""
-        return _split_commas(self.model)
+        return references(self.model)
 
     @property
     def core_count(self) -> int:

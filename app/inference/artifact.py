@@ -6,7 +6,6 @@ what a Predictor must have -> Artifact
 
 from __future__ import annotations
 
-import re
 import shutil
 import weakref
 from dataclasses import dataclass, replace
@@ -27,10 +26,8 @@ from app.store.manifest import (
     Manifest,
 )
 from app.store.model_store import ModelStore, check_place, is_file_reference, split_reference, verify_files
+from app.store.references import UNVERSIONED, name_of_file
 from app.store.signatures import SignatureError, copy_of
-
-UNVERSIONED = "unversioned"
-"""The version of a file that has no manifest."""
 
 # Where other tools put the names of the classes.
 _SIMILAR_NAMES = ("classes", "names", "labels", "categories", "idx_to_class", "class_to_idx", "id2label", "label2id")
@@ -124,7 +121,7 @@ def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
     if manifest is None and extra_files[MANIFEST_FILE]:
         manifest = Manifest.from_json(extra_files[MANIFEST_FILE], origin=f"{MANIFEST_FILE} inside {path}")
     artifact = Artifact(
-        name=manifest.name if manifest else _name_for(path),
+        name=manifest.name if manifest else name_of_file(path),
         version=str(manifest.version) if manifest else UNVERSIONED,
         module=module,
         class_names=_class_names(module, path),
@@ -190,8 +187,3 @@ def _golden(text: str | bytes, path: Path) -> tuple[GoldenExample, ...]:
         return GoldenExamples.model_validate_json(text).examples
     except ValidationError as error:
         raise ArtifactError(f"The golden examples inside {path} are damaged.") from error
-
-
-def _name_for(path: Path) -> str:
-    """Returns a model's name made from a file's: `My Model.pt` -> `my-model`."""
-    return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("-._")[:64] or "model"

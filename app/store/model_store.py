@@ -259,7 +259,7 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
 
 def is_file_reference(reference: str) -> bool:
     """Returns whether a reference is the path of a TorchScript file."""
-    return Path(reference).suffix in {".pt", ".pth", ".ts", ".torchscript"}
+    return Path(reference).suffix.lower() in {".pt", ".pth", ".ts", ".torchscript"}
 
 
 def split_reference(reference: str) -> tuple[str, int | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -66,6 +67,24 @@ def test_impossible_setting_ends_the_start_with_its_name_and_reason(
     assert status == 2
     assert variable in text
     assert reason in text
+
+
+def test_two_files_of_one_name_end_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    status, text = run(capsys, "serve", "--model", "a/best.pt,b/best.pt")
+
+    assert status == 2
+    assert text.startswith("a/best.pt and b/best.pt are both named 'best', and a request chooses a model by its name")
+
+
+def test_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv("PREDICTOR_MODEL", "~/x.pt")
+    monkeypatch.setenv("PREDICTOR_MODEL_STORE", "~/models")
+    monkeypatch.setenv("PREDICTOR_API_KEYS_FILE", "~/keys")
+
+    settings = Settings()
+    assert settings.model_references == ("/home/ann/x.pt",)
+    assert (settings.model_store, settings.api_keys_file) == (Path("/home/ann/models"), Path("/home/ann/keys"))
 
 
 def test_unknown_flag_and_command_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

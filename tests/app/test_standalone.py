@@ -71,6 +71,13 @@ def test_plain_predictor_is_served_unverified(start_app: StartApp, standalone: P
     assert (answer["model"], answer["version"]) == ("standalone_model", "unversioned")
 
 
+def test_path_with_a_comma_is_served(start_app: StartApp, standalone: Path, tmp_path: Path) -> None:
+    path = standalone.rename(tmp_path / "red, green, blue.pt")
+    answer = start_app(model=str(path)).post("/predict", content=colour_image("blue")).json()
+
+    assert answer["model"] == "red-green-blue"
+
+
 def test_images_of_different_sizes_share_a_batch(start_app: StartApp, standalone: Path) -> None:
     client = start_app(model=str(standalone), streams=1)
     sizes = [(40, 30), (300, 41), (29, 90), (1, 50)]
