@@ -7,6 +7,8 @@ acceptor.py -> takes new connections, shared evenly among the workers
 tls.py -> certificates and keys for HTTPS
 connections.py -> how many connections are open, and which one is closed for a new one
 http_protocol.py -> the bytes of one connection: limits, deadlines, keep-alive
+upgrade_offers.py -> declines offers to speak another protocol (`Upgrade: h2c`)
+uvicorn_names.py -> lists what is taken from inside uvicorn
 early_refusal.py -> answers 503 ahead of the application when there is no room
 joined_writes.py -> sends the head and the body of an answer in one write
 

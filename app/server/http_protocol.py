@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from app.api.auth import Auth
@@ -25,42 +24,8 @@ from app.api.request_log import request_id_of
 from app.server.connections import Connections
 from app.server.early_refusal import EarlyRefusals, whole_answer
 from app.server.joined_writes import JoinedWrites
+from app.server.upgrade_offers import OffersDeclined
 from app.serving.service import Service
-
-# What this module takes from inside uvicorn, which promises none of it. Read in uvicorn 0.54.0; pyproject.toml allows a
-# newer version only when its httptools_impl.py has been read too.
-UVICORN_NAMES: Final = {
-    "HttpToolsProtocol": {
-        "loop": "the event loop of the connection",
-        "transport": "what answers are written to",
-        "scheme": "`http` or `https`",
-        "server_state": "what all connections of the process share",
-        "url": "the target of the request whose head is being parsed, as bytes",
-        "headers": "its headers so far, as pairs of bytes",
-        "parser": "httptools' parser of the connection",
-        "expect_100_continue": "whether its client waits for `100 Continue` before it sends the body",
-        "cycle": "the latest request and its answer; None before the first request",
-        "timeout_keep_alive": "how long a connection may be idle, in seconds",
-        "timeout_keep_alive_task": "the timer of an idle connection; None while there is none",
-        "timeout_keep_alive_handler": "called by that timer",
-        "_unset_keepalive_if_required": "stops that timer",
-        "on_message_begin": "called by the parser at a request's first byte",
-        "on_headers_complete": "called by the parser after a head; makes the cycle and starts the application",
-        "on_body": "called by the parser with each piece of a body",
-        "on_message_complete": "called by the parser after a request's last byte",
-        "on_response_complete": "called by the cycle after an answer; starts the next request or the idle timer",
-        "send_400_response": "called by `data_received` when the parser gives up",
-    },
-    "RequestResponseCycle": {
-        "response_complete": "whether the answer has been written",
-        "keep_alive": "whether the connection stays open after the answer",
-        "transport": "what the answer is written to",
-    },
-    "ServerState": {
-        "default_headers": "headers of every answer",
-        "total_requests": "how many requests were answered",
-    },
-}
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
@@ -84,7 +49,7 @@ def limited_protocol(service: Service, auth: Auth, connections: Connections) -> 
     )
 
 
-class LimitedProtocol(HttpToolsProtocol):
+class LimitedProtocol(OffersDeclined):
     """One connection.
 
     Args:
@@ -113,6 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._last_received = 0
         self._unread_bytes = 0  # received since the head began, or since the last piece of the body
         self._ending = False  # what the client still sends is thrown away
+        self._refusal: tuple[str, str] | None = None  # waits for the answers to the requests before it
         self._lingers_shortly = False
         self._timer: asyncio.TimerHandle | None = None
 
@@ -147,6 +113,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._last_received = len(data)
         self._unread_bytes += len(data)
         super().data_received(data)
+        if self._ending:  # what came was refused
+            return
         if self._unread_bytes > MAX_HEAD_BYTES and self._in_message:  # a head, or the trailer of a chunked body
             self._refuse_head()
         elif self._timer is None and self.timeout_keep_alive_task is None and (self._in_head or self._is_idle):
@@ -164,13 +132,15 @@ class LimitedProtocol(HttpToolsProtocol):
         """Hands the request to the application, if its head is small enough."""
         if self._ending:
             return
-        self._in_head = False
         self._stop_timer()
         if self._unread_bytes > MAX_HEAD_BYTES:  # some of them may be the body's
             if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
                 self._refuse_head()
                 return
             self._unread_bytes = 0
+        if self.parser.should_upgrade():  # the parser stops here, and a new one calls this again
+            return
+        self._in_head = False
         if self._refuse_early():
             return
         super().on_headers_complete()
@@ -189,9 +159,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Ends the request."""
-        self._in_message = False
-        if self._ending:
+        if self._ending or self._in_head:  # a head with an offer is parsed again
             return
+        self._in_message = False
         self._stop_timer()
         if not self._is_idle:
             super().on_message_complete()
@@ -202,8 +172,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Waits for the next request, or first for the rest of a body that nobody reads."""
+        is_last = not self.pipeline
         super().on_response_complete()
-        if self._is_idle and not self.transport.is_closing():
+        if self._refusal and is_last and not self.transport.is_closing():
+            self._answer_and_end(*self._refusal)
+        elif self._is_idle and not self.transport.is_closing():
             self._connections.wait(self)
             if self._in_message and not self._in_head and not self._ending:
                 self._start_timer(_LINGER_S, self.drop)
@@ -223,7 +196,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def close_gently(self) -> None:
         """Ends the connection after its answer. A client that is still sending can read the answer."""
-        if self._in_message and not self.transport.is_closing():
+        if (self._in_message or self._refusal) and not self.transport.is_closing():
             self._end()
         else:
             self.transport.close()
@@ -241,7 +214,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Answers the request whose head is complete if there is no room for it; its body is thrown away."""
         if not self._is_idle or self.expect_100_continue or self.transport.is_closing():
             return False
-        if self.parser.should_upgrade() or not self.parser.should_keep_alive():
+        if not self.parser.should_keep_alive():
             return False
         answer = self._refusals.look_at(
             self.parser.get_method(),
@@ -275,11 +248,25 @@ class LimitedProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_TIMEOUT_S, self._head_timed_out)
 
     def _refuse(self, code: str, detail: str) -> None:
+        """Answers what the parser or a limit did not let pass, in its turn, and ends the connection."""
         self._connections.count(code)
-        if self._is_idle:
+        is_next = not self._is_idle  # its turn comes after the answers to the requests before it
+        if is_next and self._in_message and not self._in_head:  # the latest request cannot be completed
+            is_next = bool(self.pipeline)
+            if is_next:
+                self.pipeline.popleft()
+            elif self.cycle.response_started:  # nothing may be put into an answer
+                self.drop()
+                return
+            else:
+                self.cycle.disconnected = True
+                self.cycle.message_event.set()
+        if not is_next:
             self._answer_and_end(code, detail)
-        else:  # an answer is being written: no other may be put into it
-            self.drop()
+            return
+        self._ending = True
+        self._refusal = code, detail
+        self._stop_timer()
 
     def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
         headers = [*self.server_state.default_headers, (b"connection", b"close")]
@@ -290,6 +277,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _end(self) -> None:
         self._ending = True
+        self._refusal = None
+        self._connections.wait(self)
         self._unset_keepalive_if_required()
         if self.transport.can_write_eof():  # not with TLS
             self.transport.write_eof()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -48,6 +49,23 @@ def connect(url: str) -> socket.socket:
 def until_closed(connection: socket.socket) -> bytes:
     """Returns what comes until the service closes the connection."""
     return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def answers_on(connection: socket.socket, count: int) -> list[tuple[int, bytes]]:
+    """Returns the status and the body of the next answers on a connection, which all declare their lengths."""
+    answers: list[tuple[int, bytes]] = []
+    received = b""
+    while len(answers) < count:
+        top, found, rest = received.partition(b"\r\n\r\n")
+        length = int(re.findall(rb"(?im)^content-length: (\d+)", top)[0]) if found else 0
+        if found and len(rest) >= length:
+            answers.append((int(top.split()[1]), rest[:length]))
+            received = rest[length:]
+        else:
+            data = connection.recv(65536)
+            assert data, f"The connection has ended after {len(answers)} answers."
+            received += data
+    return answers
 
 
 def head(path: str = "/predict", *, length: int | None = None, more: str = "") -> bytes:

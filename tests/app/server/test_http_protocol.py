@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 from app.api import uploads
 from app.api.problems import PROBLEMS
 from app.server import http_protocol as protocol
+from app.server.uvicorn_names import UVICORN_NAMES
 from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.sockets import connect, head, running, until, until_closed
@@ -67,10 +68,10 @@ async def test_uvicorn_has_the_names_that_are_taken_from_inside_it() -> None:
     await asyncio.gather(*state.tasks)
     taken_from = {"HttpToolsProtocol": connection, "RequestResponseCycle": connection.cycle, "ServerState": state}
 
-    assert taken_from.keys() == protocol.UVICORN_NAMES.keys()
+    assert taken_from.keys() == UVICORN_NAMES.keys()
     for name, owner in taken_from.items():
         assert type(owner).__name__ == name
-        for taken in protocol.UVICORN_NAMES[name]:
+        for taken in UVICORN_NAMES[name]:
             assert hasattr(owner, taken), f"{name} has no {taken} in uvicorn {uvicorn.__version__}"
 
 
@@ -255,3 +256,77 @@ def test_one_connection_too_many_is_told_so_while_all_are_busy(start: Start) -> 
 
     check_refusal(answer, "overloaded")
     assert b"retry-after: 1\r\n" in answer
+
+
+GARBAGE = b"\xff\xfe this is no HTTP\r\n\r\n"
+
+
+def request_of(image: bytes, *, missing: int = 0, more: str = "") -> bytes:
+    return head(length=len(image) - missing, more=more) + image
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(request_of(colour_image("red")) + GARBAGE, id="garbage behind it"),
+        pytest.param(request_of(colour_image("red") + bytes(10), missing=10), id="its length is too small"),
+        pytest.param(request_of(colour_image("red")) + GARBAGE + bytes(200_000), id="much garbage"),
+        pytest.param(request_of(colour_image("red")) + b"GET / HTTP/1.1\r\nX: " + b"a" * 40_000, id="a huge head"),
+        pytest.param(
+            request_of(colour_image("red")) + head(more="Transfer-Encoding: chunked\r\n") + b"no chunk\r\n",
+            id="a request with a bad chunk",
+        ),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_request_is_answered_before_what_is_wrong_behind_it(
+    start: Start, sent: bytes, apart: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connect(start(model="colours")) as connection:
+        whole = sent.find(b"IEND") + 8
+        for part in (sent[:whole], sent[whole:]) if apart else (sent,):
+            connection.sendall(part)
+            time.sleep(0.001)
+        answer = until_closed(connection)
+
+    first, second = re.split(rb"(?=HTTP/1.1 4)", answer)
+    assert first.startswith(b"HTTP/1.1 200 ")
+    assert b'"class_name":"red"' in first
+    check_refusal(second, "head_too_large" if b"aaaa" in sent else "malformed_request")
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_several_requests_are_answered_before_what_is_wrong_behind_them(start: Start) -> None:
+    live, chunked = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n", head(more="Transfer-Encoding: chunked\r\n")
+    url = start(model="colours")
+    for wrong in (GARBAGE, chunked + b"1\r\nx\r\nno chunk\r\n"):
+        with connect(url) as connection:
+            connection.sendall(live * 3 + wrong)
+            answer = until_closed(connection)
+        assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 3 + [b"400"]
+
+
+@pytest.mark.parametrize("chunk", [b"no chunk\r\n", b"-1\r\n", b"1\r\nxyz", b"fffffffffffffffff\r\n", b"1 1\r\nx\r\n"])
+def test_bad_chunk_is_told(start: Start, chunk: bytes) -> None:
+    with connect(start(model="colours")) as connection:
+        connection.sendall(head(more="Transfer-Encoding: chunked\r\n"))
+        time.sleep(0.05)
+        connection.sendall(b"3\r\nabc\r\n" + chunk)
+        check_refusal(until_closed(connection), "malformed_request")
+
+
+def test_last_request_is_answered_though_garbage_is_behind_it(start: Start) -> None:
+    with connect(start(model="colours")) as connection:
+        connection.sendall(request_of(colour_image("red"), more="Connection: close\r\n") + GARBAGE)
+        answer = until_closed(connection)
+
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+
+
+def test_large_malformed_request_leaves_no_traceback(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(start(model="colours")) as connection:
+        connection.sendall(GARBAGE + bytes(60_000))
+        check_refusal(until_closed(connection), "malformed_request")
+
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
