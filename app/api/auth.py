@@ -27,7 +27,7 @@ OPEN_PATHS: Final = frozenset(
 )
 """The paths of the probes, which need no key: orchestrators have none."""
 _METRICS_PATH: Final = "/metrics"
-_BEARER: Final = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
+_BEARER: Final = re.compile(r"[ \t]*bearer[ \t]+(\S+)[ \t]*", re.IGNORECASE)
 
 
 class Auth:
@@ -208,7 +208,7 @@ def _operations(document: dict[str, Any]) -> Iterable[tuple[str, dict[str, Any]]
 
 def _presented_key(headers: Headers) -> str:
     bearer = _BEARER.fullmatch(headers.get("authorization", ""))
-    return bearer[1] if bearer else headers.get("x-api-key", "")
+    return bearer[1] if bearer else headers.get("x-api-key", "").strip(" \t")
 
 
 def _unauthorized(presented: str, wanted: str = "a key") -> UnauthorizedError:

@@ -15,7 +15,7 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -52,7 +52,7 @@ class Key:
 
     name: str
     role: Role
-    digest: bytes
+    digest: bytes = field(repr=False)
 
 
 def new_key(name: str, role: Role = "") -> tuple[str, str]:

@@ -56,7 +56,7 @@ class _Part:
     field_name: str = ""
     file_name: str | None = None
     content_type: str = ""
-    content: bytearray = field(default_factory=bytearray)
+    content: bytearray = field(default_factory=bytearray, repr=False)
 
     @property
     def is_file(self) -> bool:

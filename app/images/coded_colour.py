@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -62,7 +62,7 @@ class CodedColour:
         is_hdr: whether it reaches beyond white (PQ or HLG).
     """
 
-    profile: bytes | None
+    profile: bytes | None = field(repr=False)
     is_hdr: bool = False
 
 

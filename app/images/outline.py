@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.images.coded_colour import CodedColour
 from app.images.colour import Adjustment
@@ -27,13 +27,13 @@ class Outline:
         mended: what was left out or added so that the file can be decoded.
     """
 
-    file: bytes | bytearray | memoryview
+    file: bytes | bytearray | memoryview = field(repr=False)
     size: tuple[int, int] | None = None
     frame: tuple[int, int, int, int] | None = None
     is_animated: bool | None = None
     orientation: int | None = None
     has_profile: bool = False
-    profile: bytes | None = None
+    profile: bytes | None = field(default=None, repr=False)
     colour: CodedColour | None = None
     bands: int = 0
     kind: str = ""

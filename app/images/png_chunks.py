@@ -31,7 +31,7 @@ _KEPT: Final = {b"IHDR", b"PLTE", b"tRNS", b"eXIf"}
 _COLOURS: Final = (b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class _Chunks:
     """What one walk through a file collects: chunks by kind, pixels, and the frame that an animation begins with."""
 

@@ -9,9 +9,8 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Never, TypeVar
 
@@ -50,9 +49,9 @@ class Answer(NamedTuple, Generic[Result]):
 
 @dataclass(slots=True, eq=False)
 class _Entry(Generic[Item, Result]):
-    item: Item
+    item: Item = field(repr=False)
     deadline: float
-    future: asyncio.Future[Answer[Result]]
+    future: asyncio.Future[Answer[Result]] = field(repr=False)
     submitted_at: float = field(default_factory=time.monotonic)
 
 
@@ -95,7 +94,8 @@ class Batcher(Generic[Item, Prepared, Result]):
         self._max_batch_size = max_batch_size
         self._max_batch_delay_s = max_batch_delay_ms / 1000
         self._max_queue_items = max_queue_items
-        self._queue: deque[_Entry[Item, Result]] = deque()
+        # In order. The entry of a client that leaves is taken out without a search.
+        self._queue: OrderedDict[_Entry[Item, Result], None] = OrderedDict()
         self._changed = threading.Condition()
         self._idle_streams = 0
         self._closed = False
@@ -147,14 +147,14 @@ class Batcher(Generic[Item, Prepared, Result]):
         with self._changed:
             if self._closed or len(self._queue) >= self._max_queue_items:
                 raise OverloadedError("The inference queue is full.", retry_after_s=1)
-            self._queue.append(entry)
+            self._queue[entry] = None
             self._changed.notify()
         try:
             return await entry.future
         except asyncio.CancelledError:
             # Otherwise the entry would keep its item in memory, and its place in the queue, until its turn comes.
-            with self._changed, suppress(ValueError):
-                self._queue.remove(entry)
+            with self._changed:
+                self._queue.pop(entry, None)
             raise
         except Exception:
             # The error's traceback leads through the stream's frames to the entry, and the entry's future back to the
@@ -221,17 +221,17 @@ class Batcher(Generic[Item, Prepared, Result]):
                     if self._queue:  # another stream may have been quicker
                         # Idle streams share what waits: two half batches at once end sooner than one whole one.
                         share = -(-len(self._queue) // self._idle_streams)
-                        return self._queue.popleft(), min(self._max_batch_size, share)
+                        return self._queue.popitem(last=False)[0], min(self._max_batch_size, share)
             finally:
                 self._idle_streams -= 1
 
     def _next(self) -> _Entry[Item, Result] | None:
         with self._changed:
-            return self._queue.popleft() if self._queue else None
+            return self._queue.popitem(last=False)[0] if self._queue else None
 
     def _wait_for_more(self) -> None:
         while self._max_batch_delay_s and not self._closed and 0 < len(self._queue) < self._max_batch_size:
-            left_s = self._queue[0].submitted_at + self._max_batch_delay_s - time.monotonic()
+            left_s = next(iter(self._queue)).submitted_at + self._max_batch_delay_s - time.monotonic()
             if left_s <= 0 or not self._changed.wait(left_s):
                 break
 

@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -60,8 +60,9 @@ class Classification:
     decode_started_at: float
 
 
-class _Encoded(NamedTuple):
-    content: bytes | bytearray
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    content: bytes | bytearray = field(repr=False)
     limits: ImageLimits
 
 

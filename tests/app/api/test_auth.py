@@ -99,7 +99,8 @@ def test_nothing_opens_without_a_key_but_the_probes(guarded: TestClient) -> None
 
 
 @pytest.mark.parametrize("headers", [_bearer(KEY), {"Authorization": f"bearer  {KEY} "}, {"X-API-Key": KEY},
-                                     _bearer(ADMIN_KEY)])  # fmt: skip
+                                     {"Authorization": f"Bearer\t{KEY}"}, {"Authorization": f"BEARER \t {KEY}\t "},
+                                     {"X-API-Key": f"{KEY} \t"}, _bearer(ADMIN_KEY)])  # fmt: skip
 def test_key_opens_the_service_in_either_header(guarded: TestClient, headers: dict[str, str]) -> None:
     answer = guarded.post("/predict", content=colour_image("red"), headers=headers)
 

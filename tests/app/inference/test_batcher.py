@@ -146,6 +146,37 @@ async def test_item_whose_client_has_left_is_not_computed() -> None:
     assert doubler.batches == [[0], [6]]
 
 
+async def test_many_clients_that_leave_cost_little_and_their_items_are_never_formatted() -> None:
+    class Body:
+        def __repr__(self) -> str:
+            pytest.fail("A representation contains a body.")
+
+    entered, may_go_on = threading.Event(), threading.Event()
+
+    def run(items: Sequence[Body]) -> list[None]:
+        entered.set()
+        assert may_go_on.wait(30)
+        return [None] * len(items)
+
+    batcher: Batcher[Body, Body, None] = Batcher(
+        lambda item: item, run, streams=1, max_batch_size=1, max_queue_items=20_001
+    )
+    computed = asyncio.create_task(batcher.submit(Body(), deadline=math.inf))
+    assert await asyncio.to_thread(entered.wait, 30)
+    waiting = [asyncio.create_task(batcher.submit(Body(), deadline=math.inf)) for _ in range(20_000)]
+    await asyncio.sleep(0)
+    started_at = time.process_time()
+    for task in (computed, *reversed(waiting)):
+        task.cancel()
+    await asyncio.gather(computed, *waiting, return_exceptions=True)
+    seconds = time.process_time() - started_at
+    may_go_on.set()
+    await asyncio.to_thread(batcher.close)
+
+    assert batcher.depth == 0
+    assert seconds < 2  # a search for each would look at 200 million places
+
+
 async def test_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
     doubler = Doubler()
     batcher = make(doubler, max_queue_items=2)
