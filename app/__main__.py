@@ -13,6 +13,7 @@ from app.commands.keys import NewKey, NewSigningKey, Sign
 from app.commands.models import Models, Pin, Prune, Unpin
 from app.errors import PredictorError
 from app.settings import ModelSettings, Settings
+from app.system.environment import tell_ignored_variables
 from app.telemetry.logs import configure_logging
 
 _USAGE = """\
@@ -42,6 +43,7 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         from app.server.supervisor import serve
 
         configure_logging(self.log_level, self.log_format)
+        tell_ignored_variables()
         sys.exit(serve(self))
 
 

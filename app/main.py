@@ -20,6 +20,7 @@ from app.api.security_headers import SecurityHeadersMiddleware
 from app.serving.lifecycle import running
 from app.serving.service import Service
 from app.settings import Settings
+from app.system.environment import tell_ignored_variables
 from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
     if settings is None:
         settings = Settings()
         configure_logging(settings.log_level, settings.log_format)
+        tell_ignored_variables()
     service = Service(settings, place)
     app = FastAPI(
         title="Image Predictor",

@@ -8,36 +8,25 @@ docs/generate_settings.py writes.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, CliImplicitFlag, SettingsConfigDict
+from pydantic_settings import CliImplicitFlag
 
 from app.images.limits import FORMATS, ImageLimits
 from app.store.references import check_names, references
 from app.system.cores import usable_cores
+from app.system.environment import EnvironmentSettings
+from app.system.origins import normal_origin
 
 
 def _split_commas(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-class _SettingsGroup(BaseSettings):
-    model_config = SettingsConfigDict(
-        env_prefix="PREDICTOR_", frozen=True, extra="ignore", cli_kebab_case=True, cli_show_env_vars=True
-    )
-
-    @field_validator("*")
-    @classmethod
-    def _in_home_folder(cls, value: Any) -> Any:
-        """Expands `~` in a path, as a shell does where the path does not come from a file of variables."""
-        return Path(os.path.expanduser(value)) if isinstance(value, Path) else value
-
-
-class StoreSettings(_SettingsGroup):
+class StoreSettings(EnvironmentSettings):
     """Model store."""
 
     model_store: Path = Field(default=Path("model_store"), description="Folder of the published models")
@@ -148,7 +137,7 @@ class ModelSettings(StoreSettings):
         return ImageLimits(max_pixels=self.max_pixels, formats=tuple(name for name in FORMATS if name in switched_on))
 
 
-class HttpSettings(_SettingsGroup):
+class HttpSettings(EnvironmentSettings):
     """HTTP, limits and timeouts.
 
     With several workers, each worker has an equal part of the pending images, pending bytes and connections.
@@ -158,7 +147,8 @@ class HttpSettings(_SettingsGroup):
     port: int = Field(default=8000, ge=0, le=65535, description="Port to listen on. 0: a free port is picked")
     cors_origins: str = Field(
         default="",
-        description="Web origins whose pages may call the service, separated by commas. * allows every origin",
+        description="Web origins whose pages may call the service, separated by commas, such as https://shop.example. "
+        "* allows every origin",
     )
     max_body_bytes: int = Field(default=20_000_000, ge=1, description="Largest size of a request's body, in bytes")
     max_images_per_request: int = Field(
@@ -199,6 +189,11 @@ class HttpSettings(_SettingsGroup):
         "X-Request-Timeout-Ms",
     )
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, value: str) -> str:
+        return ",".join(normal_origin(origin) for origin in _split_commas(value))
+
     @model_validator(mode="after")
     def _largest_body_fits(self) -> Self:
         if self.max_pending_bytes < self.max_body_bytes:
@@ -214,7 +209,7 @@ class HttpSettings(_SettingsGroup):
         return _split_commas(self.cors_origins)
 
 
-class OperationSettings(_SettingsGroup):
+class OperationSettings(EnvironmentSettings):
     """Workers, upgrades and shutdown."""
 
     workers: str = Field(
@@ -254,7 +249,7 @@ class OperationSettings(_SettingsGroup):
         return None if self.workers == "auto" else int(self.workers)
 
 
-class SecuritySettings(_SettingsGroup):
+class SecuritySettings(EnvironmentSettings):
     """Keys and TLS."""
 
     api_keys_file: Path | None = Field(
@@ -286,7 +281,7 @@ class SecuritySettings(_SettingsGroup):
     )
 
 
-class LogSettings(_SettingsGroup):
+class LogSettings(EnvironmentSettings):
     """Logs and traces."""
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(

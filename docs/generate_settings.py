@@ -21,7 +21,8 @@ _HEAD = """\
 <!-- Written by `make docs` from app/settings.py: change the settings there. -->
 
 Every setting is an option of `image-predictor serve` and an environment variable. An option wins over its variable.
-`make serve` takes the variables. `python -m app` is the same command as `image-predictor`.
+`make serve` takes the variables. `python -m app` is the same command as `image-predictor`. An empty variable
+counts as not set. So does `PREDICTOR_PORT=tcp://...`, which Kubernetes makes for a Service `predictor`; that is logged.
 
 ```sh
 .venv/bin/image-predictor serve --max-batch-size 32

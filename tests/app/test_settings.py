@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from app.__main__ import main
 from app.settings import Settings
 from app.system.cores import usable_cores
+from app.system.environment import tell_ignored_variables
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -56,6 +57,10 @@ def test_environment_sets_what_flags_do_not(monkeypatch: pytest.MonkeyPatch) -> 
         ("PREDICTOR_FORMATS", "jpeg,heic", "HEIC is no format"),
         ("PREDICTOR_REQUEST_TIMEOUT_S", "0", "greater than 0"),
         ("PREDICTOR_MODEL", " ", "match"),
+        ("PREDICTOR_PORT", "http://10.0.0.1:8000", "valid integer"),
+        ("PREDICTOR_CORS_ORIGINS", "shop.example", "'shop.example' has no scheme"),
+        ("PREDICTOR_CORS_ORIGINS", "https://shop.example/app", "more than scheme, host and port"),
+        ("PREDICTOR_CORS_ORIGINS", "*,https://*.example", "a * in its host"),
     ],
 )
 def test_impossible_setting_ends_the_start_with_its_name_and_reason(
@@ -67,6 +72,31 @@ def test_impossible_setting_ends_the_start_with_its_name_and_reason(
     assert status == 2
     assert variable in text
     assert reason in text
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    default = getattr(Settings(), name)
+    monkeypatch.setenv(f"PREDICTOR_{name.upper()}", "")
+
+    assert getattr(Settings(), name) == default
+
+
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:8000", "udp://10.0.0.1:53", "TCP://[fd00::1]:8000"])
+def test_variable_of_a_service_is_ignored_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, link: str
+) -> None:
+    tell_ignored_variables()
+    assert not caplog.messages
+
+    monkeypatch.setenv("PREDICTOR_PORT", link)
+    monkeypatch.setenv("PREDICTOR_PORT_8000_TCP", link)
+    tell_ignored_variables()
+
+    assert Settings().port == 8000
+    assert Settings(port=9002).port == 9002
+    assert len(caplog.messages) == 1
+    assert f"PREDICTOR_PORT={link} is ignored" in caplog.messages[0]
 
 
 def test_two_files_of_one_name_end_the_start(capsys: pytest.CaptureFixture[str]) -> None:

@@ -180,6 +180,13 @@ def test_pages_of_allowed_origins_may_call_and_read_the_headers(start_app: Start
     )
 
 
+def test_origin_is_allowed_however_it_is_written(start_app: StartApp) -> None:
+    client = start_app(cors_origins="HTTPS://Shop.example:443/, http://localhost:3000/")
+
+    for origin in ("https://shop.example", "http://localhost:3000"):
+        assert client.get("/models", headers={"Origin": origin}).headers["Access-Control-Allow-Origin"] == origin
+
+
 def test_other_origins_are_not_allowed_by_default(client: TestClient) -> None:
     response = client.post("/predict", content=colour_image("red"), headers={"Origin": "https://shop.example"})
 
