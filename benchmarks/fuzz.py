@@ -24,6 +24,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import uvloop
+
 from app.commands.bench.http_load import Client, post
 from benchmarks.support.damage import damaged, real_images
 from benchmarks.support.load import ProcessTree, form
@@ -82,7 +84,7 @@ def _fuzz_service(arguments: argparse.Namespace) -> bool:
     with small_service(max_pixels=_MAX_PIXELS) as server:
         processes = ProcessTree(server.process.pid)
         started_at = time.monotonic()
-        memory_early = asyncio.run(_send_all(server.url, images, outcome, processes, arguments))
+        memory_early = uvloop.run(_send_all(server.url, images, outcome, processes, arguments))
         seconds = time.monotonic() - started_at
         if server.process.poll() is not None:
             outcome.failures.append("the service has ended")

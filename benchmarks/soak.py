@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import skimage.data
+import uvloop
 from PIL import Image
 
 from app.commands.bench.http_load import Client, address_of, post
@@ -87,7 +88,7 @@ def _run(server: LiveServer, arguments: argparse.Namespace) -> list[Window]:
     for number in range(_WINDOWS):
         window = Window()
         rngs = [random.Random(f"{arguments.seed}-{number}-{i}") for i in range(arguments.connections)]
-        asyncio.run(_send_all(server.url, bodies, images, window, per_connection, rngs))
+        uvloop.run(_send_all(server.url, bodies, images, window, per_connection, rngs))
         time.sleep(0.5)  # closed connections are noticed by then
         if server.process.poll() is not None:
             window.failures.append("the service has ended")
