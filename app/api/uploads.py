@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from app.api.forms import SINGLE_FIELDS, Part, read_form
 from app.errors import (
     BodyTooLargeError,
     DeadlineExceededError,
@@ -25,10 +25,8 @@ from app.errors import (
 )
 from app.serving.admission import HeldBytes
 
-_SINGLE_FIELDS = ("file", "image")
 _PACE_WINDOW_S = 5.0
 _CLOCK_TOLERANCE_S = 0.05  # the event loop's clock has whole milliseconds, and may be a little ahead
-_MAX_PARTS = 256  # a form of a few hundred thousand empty parts would cost seconds and hundreds of megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +45,6 @@ class Upload:
     min_bytes_per_s: int
     deadline: float
     held: HeldBytes
-
-
-@dataclass(slots=True)
-class _Part:
-    """One part of a form."""
-
-    field_name: str = ""
-    file_name: str | None = None
-    content_type: str = ""
-    content: bytearray = field(default_factory=bytearray, repr=False)
-
-    @property
-    def is_file(self) -> bool:
-        """Whether the part is a file: by its name, its type or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
-        return self.file_name is not None or self.field_name in _SINGLE_FIELDS or self.content_type.startswith("image/")
 
 
 async def read_image(request: Request, upload: Upload) -> bytearray:
@@ -85,8 +68,8 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return parts
-    files = [part for part in parts if part.is_file]
-    for field_name in _SINGLE_FIELDS:
+    files = _files_of(parts)
+    for field_name in SINGLE_FIELDS:
         named = [part for part in files if part.field_name == field_name]
         files = named or files
     if len(files) > 1:
@@ -117,12 +100,18 @@ async def read_images(request: Request, upload: Upload, *, max_images: int) -> l
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return [parts]
-    files = [part.content for part in parts if part.is_file]
+    files = [part.content for part in _files_of(parts)]
     if not files:
         raise MissingFileError("The form has no files: send each image as a file in a field 'files'.")
     if len(files) > max_images:
         raise InvalidParameterError(f"The form has {len(files)} files; at most {max_images} may be sent at once.")
     return files
+
+
+def _files_of(parts: list[Part]) -> list[Part]:
+    """Returns the files of a form; those that are declared as JSON only if there are no others."""
+    files = [part for part in parts if part.is_file]
+    return [part for part in files if not part.is_json] or files
 
 
 def declared_bytes(request: Request) -> int:
@@ -131,7 +120,7 @@ def declared_bytes(request: Request) -> int:
     return int(declared) if declared.isdecimal() else 0
 
 
-async def _read(request: Request, upload: Upload) -> list[_Part] | bytearray:
+async def _read(request: Request, upload: Upload) -> list[Part] | bytearray:
     declared = declared_bytes(request)
     if declared > upload.max_body_bytes:
         raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
@@ -148,11 +137,11 @@ async def _read(request: Request, upload: Upload) -> list[_Part] | bytearray:
         ) from None
 
 
-async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[_Part] | bytearray:
+async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[Part] | bytearray:
     content_type, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if content_type == b"multipart/form-data" and boundary:
-        return await _read_form(chunks, boundary)
+        return await read_form(chunks, boundary)
     body = bytearray()
     async for chunk in chunks:
         body += chunk
@@ -180,71 +169,3 @@ async def _counted(request: Request, upload: Upload, limit: asyncio.Timeout) -> 
             owed = window_bytes
             limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.deadline - time.monotonic()))
         yield chunk
-
-
-async def _read_form(chunks: AsyncIterator[bytes], boundary: bytes) -> list[_Part]:
-    form = _Form()
-    try:
-        parser = MultipartParser(boundary, form.callbacks)  # type: ignore[arg-type]
-        empty = True
-        async for chunk in chunks:
-            empty = False
-            parser.write(chunk)
-        if empty:
-            raise EmptyBodyError("The request has no body: send a form with the field 'file'.")
-        parser.finalize()
-    except FormParserError as error:
-        raise MissingFileError(f"The body is not a well-formed form: {error}.") from error
-    if not form.is_complete:
-        raise MissingFileError("The form is cut short: its closing boundary is missing.")
-    return form.parts
-
-
-class _Form:
-    """Collects the parts of a form from the parser's callbacks; the bytes of a file are copied once."""
-
-    def __init__(self) -> None:
-        self.parts: list[_Part] = []
-        self.is_complete = False
-        self._header_name = bytearray()
-        self._header_value = bytearray()
-        self.callbacks = {
-            "on_part_begin": self._on_part_begin,
-            "on_part_data": self._on_part_data,
-            "on_header_begin": self._on_header_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_end": self._on_end,
-        }
-
-    def _on_part_begin(self) -> None:
-        if len(self.parts) == _MAX_PARTS:
-            raise FormParserError(f"it has more than {_MAX_PARTS} parts")
-        self.parts.append(_Part())
-
-    def _on_header_begin(self) -> None:
-        self._header_name.clear()
-        self._header_value.clear()
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _on_header_end(self) -> None:
-        name, part = bytes(self._header_name).lower(), self.parts[-1]
-        if name == b"content-type":
-            part.content_type = self._header_value.decode("latin-1").lower()
-        elif name == b"content-disposition":
-            _, options = parse_options_header(bytes(self._header_value))
-            part.field_name = options.get(b"name", b"").decode("utf-8", "replace")
-            file_name = options.get(b"filename")
-            part.file_name = None if file_name is None else file_name.decode("utf-8", "replace")
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].content += memoryview(data)[start:end]
-
-    def _on_end(self) -> None:
-        self.is_complete = True
