@@ -16,25 +16,20 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from app.api.answers import describe_image, top_classes
 from app.api.schemas import Prediction
+from app.commands.find_images import UnreadableFileError, find_images
 from app.errors import PredictorError
 from app.models.registry import Registry
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
 from app.telemetry.metrics import Metrics
 
-_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
 _PROGRESS_FROM_FILES = 20  # fewer are done before a bar would help
 _FILES_AT_ONCE_PER_CORE = 4  # keeps decoders and streams busy, and a bounded number of files in memory
-
-
-class UnreadableFileError(PredictorError):
-    """A file that is not there, cannot be read, or cannot be used."""
-
-    code = "unreadable_file"
 
 
 class FileResult(NamedTuple):
@@ -44,28 +39,10 @@ class FileResult(NamedTuple):
     outcome: Prediction | PredictorError
 
 
-def find_images(paths: Iterable[Path]) -> list[Path]:
-    """Returns the files to classify.
-
-    Args:
-        paths: files, and folders. The files with an image's suffix in a folder and below it are taken, sorted.
-
-    Raises:
-        UnreadableFileError: a path does not exist.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in _SUFFIXES and file.is_file())
-        elif path.exists():
-            found.append(path)
-        else:
-            raise UnreadableFileError(f"There is no file or folder {path}.")
-    return found
-
-
 def predict_files(settings: ModelSettings, paths: Sequence[Path], *, top_k: int, as_json: bool) -> bool:
     """Classifies files and prints the outcomes in the order of the files.
+
+    What is left out of a folder is named on standard error.
 
     Args:
         settings: which model to use, and how. Only its first model is used.
@@ -74,17 +51,21 @@ def predict_files(settings: ModelSettings, paths: Sequence[Path], *, top_k: int,
         as_json: whether to print a line of JSON for each file instead of a table.
 
     Returns:
-        whether every file was classified.
+        whether there were images, and every one was classified.
 
     Raises:
-        UnreadableFileError: a path does not exist.
+        UnreadableFileError: none of the paths exists.
         NotReadyError: the model cannot be used.
     """
-    files = find_images(paths)
-    results = asyncio.run(_predict(settings, files, top_k=top_k, as_json=as_json))
+    found = find_images(paths)
+    for path, reason in [*found.left_out, *found.unreadable]:
+        print(f"{_printable(str(path))} is not classified. {reason}", file=sys.stderr)
+    if not found.images:
+        return False
+    results = asyncio.run(_predict(settings, found.images, top_k=top_k, as_json=as_json))
     if not as_json:
         Console().print(_table(results))
-    return all(isinstance(result.outcome, Prediction) for result in results)
+    return not found.unreadable and all(isinstance(result.outcome, Prediction) for result in results)
 
 
 async def _predict(settings: ModelSettings, files: Sequence[Path], *, top_k: int, as_json: bool) -> list[FileResult]:
@@ -146,11 +127,18 @@ def _to_json(result: FileResult) -> dict[str, Any]:
 
 
 def _table(results: Iterable[FileResult]) -> Table:
-    table = Table("File", "Class", "Probability")
+    table = Table(Column("File", overflow="fold"), Column("Class", overflow="fold"), "Probability")
     for path, outcome in results:
         if isinstance(outcome, Prediction):
-            names = "\n".join(prediction.class_name for prediction in outcome.predictions)
-            table.add_row(str(path), names, "\n".join(f"{p.probability:.4f}" for p in outcome.predictions))
+            names = "\n".join(_printable(prediction.class_name) for prediction in outcome.predictions)
+            probabilities = "\n".join(f"{p.probability:.4f}" for p in outcome.predictions)
+            table.add_row(Text(_printable(str(path))), Text(names), probabilities)
         else:
-            table.add_row(str(path), f"[red]{outcome.code}[/red]\n{outcome.detail}", "")
+            refused = Text.assemble((outcome.code, "red"), "\n", _printable(outcome.detail))
+            table.add_row(Text(_printable(str(path))), refused, "")
     return table
+
+
+def _printable(text: str) -> str:
+    """Returns a text as it is, but for characters that would move the cursor, or that are no Unicode: as escapes."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)

@@ -22,7 +22,7 @@ from rich.console import Console
 
 from app.commands.bench.http_load import closed_loop, own_server, per_second, post
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
-from app.commands.predict import UnreadableFileError, find_images
+from app.commands.find_images import UnreadableFileError, find_images
 from app.errors import ArtifactError, ImageError
 from app.images.decode import decode
 from app.inference.artifact import Artifact
@@ -53,12 +53,15 @@ def bench(settings: ModelSettings, paths: Sequence[Path], *, seconds: float) -> 
         seconds: how long decoding and each loop of requests is measured. Each engine is measured half as long.
 
     Raises:
-        UnreadableFileError: a path does not exist, or is not an image that can be decoded.
+        UnreadableFileError: a path does not exist, is not an image that can be decoded, or is a folder without images.
         NotReadyError: the model cannot be used.
         LoadError: the service did not start.
     """
     settings = settings.model_copy(update={"model": settings.model_references[0]})
-    images = [_read(path, settings) for path in find_images(paths)[:_MAX_IMAGES]]
+    files = find_images(paths).images if paths else []
+    if paths and not files:
+        raise UnreadableFileError(f"There are no images in {', '.join(map(str, paths))}.")
+    images = [_read(path, settings) for path in files[:_MAX_IMAGES]]
     progress = Console(stderr=True)
     registry = Registry(settings, Metrics(), max_queue_items=1024)
     try:

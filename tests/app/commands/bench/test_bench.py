@@ -11,7 +11,7 @@ from rich.console import Console
 
 from app.commands.bench.measure import bench, synthetic_photo
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
-from app.commands.predict import UnreadableFileError
+from app.commands.find_images import UnreadableFileError
 from app.images.decode import decode
 from app.inference.thread_layout import ThreadLayout
 from app.settings import ModelSettings
