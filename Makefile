@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test coverage quick lint audit format docs release bench clean
+.PHONY: help serve train train-digits mlflow test quick lint audit format docs release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -34,11 +34,8 @@ train-digits: $(VENV)/.training ## Train on scikit-learn's digits, in about a mi
 mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http://localhost:5000
 	@exec $(BIN)/mlflow ui --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
-test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
-	@$(BIN)/python -m pytest -n auto --dist worksteal
-
-coverage: lint $(DEFAULT_MODEL) ## The same as test, and the share of lines that tests run, which may not fall
-	@$(BIN)/python -m pytest -n auto --dist worksteal --cov
+test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test (COVERAGE=1: a share of lines run that may not fall)
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(if $(COVERAGE),--cov)
 
 quick: lint ## Check the style and the types, and run the tests that are not slow
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'

@@ -61,13 +61,18 @@ def test_study_goes_on_and_a_trial_whose_process_died_is_tried_again(
     search = Search(digits_config(tmp_path, epochs=1), load_space(space_file), method="random", trials=2, study="s")
     tune(search)
     script = (
-        "import os, pathlib, tests.support.training_runs as runs\n"
+        "import os, pathlib, sqlite3, time, tests.support.training_runs as runs\n"
         "import training.tuning.search_space as spaces, training.tuning.study as studies\n"
         "studies._HEARTBEAT_S, studies._GRACE_S = 1, 6\n"
         f"config = runs.digits_config(pathlib.Path({str(tmp_path)!r}), epochs=1)\n"
         f"search = studies.Search(config, spaces.load_space(pathlib.Path({str(space_file)!r})), study='s')\n"
         "def die(search, trial, *rest):\n"
         "    [d.suggest(n, trial) for n, d in search.space.items()]\n"
+        # A trial that never had a heartbeat never misses one: it dies after its first, which a thread writes.
+        f"    heartbeats = sqlite3.connect({str(tmp_path / 'runs' / 's' / 'study.db')!r})\n"
+        "    beats = 'SELECT count(*) FROM trial_heartbeats WHERE trial_id = ?'\n"
+        "    while not heartbeats.execute(beats, [trial._trial_id]).fetchone()[0]:\n"
+        "        time.sleep(0.05)\n"
         "    os.kill(os.getpid(), 9)\n"
         "studies.run_trial = die\n"
         "studies.tune(search)\n"
