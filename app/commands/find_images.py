@@ -94,10 +94,10 @@ def _files(folder: Path, found: FoundFiles, above: frozenset[Path]) -> Iterator[
 
 def _why_no_image(file: Path) -> str | None:
     """Returns what a file is instead of an image; None for an image, and for a file that calls itself one."""
-    if file.suffix.lower() in _SUFFIXES:
-        return None
     if file.exists() and not file.is_file():
         return "This is no regular file."  # a pipe would never end
+    if file.suffix.lower() in _SUFFIXES:
+        return None
     try:
         with file.open("rb") as opened:
             head = opened.read(HEAD_BYTES)

@@ -184,6 +184,29 @@ def test_forward_that_takes_one_size_only_is_never_ready(start_app: StartApp, tm
     assert "its forward must take images of any size" in ready.json()["detail"]
 
 
+class OneAtATime(CourseNotesPredictor):
+    """Has the two halves of a Predictor, but `classify` takes a batch of one image only."""
+
+    def __init__(self) -> None:
+        super().__init__(network(), NAMES, [0.5] * 3, [0.25] * 3)
+        self.image_size = 28
+        self.resize_size = 32
+
+    @torch.jit.export
+    def classify(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.softmax(self.model(x.float().view(1, 3, 28, 28) / 255), dim=1)
+
+    @torch.jit.export
+    def resize_and_crop(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def test_classify_that_takes_one_image_only_is_never_ready(start_app: StartApp, tmp_path: Path) -> None:
+    reason = start_app(model=str(save(OneAtATime(), tmp_path / "model.pt"))).get("/health/ready").json()["detail"]
+
+    assert "fails on a batch of 2 plain grey images of 28 x 28, though not on one alone" in reason
+
+
 @pytest.mark.parametrize(
     ("module", "kind"), [(ReturnsTuple, "a tuple"), (ReturnsDict, "a dict"), (ReturnsList, "a list")]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,7 @@ def test_images_are_found_by_content_and_other_files_are_named(predict: Predict,
     (folder / "saved.jfif").write_bytes(colour_image("blue", image_format="JPEG"))
     (folder / "no ending").write_bytes(colour_image("green"))
     (folder / "empty").touch()
+    os.mkfifo(folder / "pipe.jpg")
     status, output, complaint = predict(folder, "--json", "--top-k", 1)
     lines = [json.loads(line) for line in output.splitlines()]
 
@@ -90,6 +92,7 @@ def test_images_are_found_by_content_and_other_files_are_named(predict: Predict,
         "GREEN.JPG": "green", "no ending": "green", "red.png": "red", "saved.jfif": "blue",
     }  # fmt: skip
     assert "notes.txt is not classified. This is a text, not an image." in complaint
+    assert "pipe.jpg is not classified. This is no regular file." in complaint
     assert "empty is not classified. This is an empty file." in complaint
 
 
