@@ -48,6 +48,12 @@ class UnsupportedFormatError(ImageError):
     code = "unsupported_format"
 
 
+class UnsupportedEncodingError(PredictorError):
+    """The body is compressed in a way that is not decoded."""
+
+    code = "unsupported_encoding"
+
+
 class TooManyPixelsError(ImageError):
     """The image's header announces more pixels than the limit allows."""
 

@@ -5,6 +5,7 @@ request_log.py -> what is recorded of a request
 security_headers.py -> headers that every answer carries
 auth.py, keys.py -> whose API key it is, and what that key may do
 predict.py -> the prediction routes
+content_encoding.py -> decompresses a body
 forms.py -> reads the parts of a form
 uploads.py -> reads the images of a request, within the limits
 disconnect.py -> stops the work for a client that has left

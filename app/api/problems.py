@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from app.api.content_encoding import ACCEPTED
 from app.api.schemas import ProblemDetails
 from app.errors import PredictorError
 
@@ -42,6 +43,7 @@ PROBLEMS: dict[str, Problem] = {
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
+    "unsupported_encoding": Problem(415, "Not a content encoding that is decoded"),
     "missing_file": Problem(422, "No image file in the form"),
     "invalid_parameter": Problem(422, "A parameter is not valid"),
     "head_too_large": Problem(431, "The request's headers are too large"),
@@ -87,6 +89,8 @@ def problem_response(code: str, detail: str, *, request_id: str, headers: Mappin
     problem = problem_details(code, detail, request_id)
     if problem.status == 401:  # RFC 9110, section 11.6.1: it must say which scheme of keys is wanted
         headers = {"WWW-Authenticate": 'Bearer realm="image-predictor"', **(headers or {})}
+    if code == "unsupported_encoding":  # RFC 9110, section 15.5.16: it should say what is
+        headers = {"Accept-Encoding": ACCEPTED, **(headers or {})}
     return Response(
         problem.model_dump_json(),
         problem.status,

@@ -1,5 +1,6 @@
 """Reads the images of a request from its body as it streams, and holds it to size, pace and deadline.
 
+a compressed body -> decompressed
 multipart/form-data -> its file parts
 anything else       -> the body itself, whatever its declared content type
 """
@@ -8,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
+from app.api.content_encoding import content_encoding, decoded
 from app.api.forms import SINGLE_FIELDS, Part, read_form
 from app.errors import (
     BodyTooLargeError,
@@ -58,7 +60,9 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
         the image's file, as it was uploaded.
 
     Raises:
-        BodyTooLargeError: the body has more than `max_body_bytes`, as declared or as counted.
+        BodyTooLargeError: the body has more than `max_body_bytes`, as declared, as counted or as decompressed.
+        UnsupportedEncodingError: the body is compressed in a way that is not decoded.
+        CorruptImageError: the body is not compressed as its header says.
         OverloadedError: the bodies of all requests together have too many bytes.
         RequestTooSlowError: the body comes more slowly than `min_bytes_per_s`.
         DeadlineExceededError: the body is not complete at the deadline.
@@ -124,10 +128,14 @@ async def _read(request: Request, upload: Upload) -> list[Part] | bytearray:
     declared = declared_bytes(request)
     if declared > upload.max_body_bytes:
         raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
+    encoding = content_encoding(request)
     left_s = upload.deadline - time.monotonic()
     try:
         async with asyncio.timeout(min(_PACE_WINDOW_S, left_s) if upload.min_bytes_per_s else left_s) as limit:
-            return await _parse(request, _counted(request, upload, limit))
+            chunks = _received(request, upload, limit)
+            if encoding:
+                chunks = decoded(chunks, encoding, _counter(upload))
+            return await _parse(request, chunks)
     except TimeoutError:
         if upload.deadline - time.monotonic() < _CLOCK_TOLERANCE_S:
             raise DeadlineExceededError("The request's time ran out before its body had come.") from None
@@ -154,18 +162,30 @@ async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[Part] |
     return body
 
 
-async def _counted(request: Request, upload: Upload, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
+async def _received(request: Request, upload: Upload, limit: asyncio.Timeout) -> AsyncIterator[bytes]:
     """Yields the chunks of a body, and moves `limit` on whenever the bytes that a window demands have come."""
-    loop = asyncio.get_running_loop()
+    loop, count = asyncio.get_running_loop(), _counter(upload)
     owed = window_bytes = upload.min_bytes_per_s * _PACE_WINDOW_S
     async for chunk in request.stream():
         if not chunk:  # Starlette ends every stream with an empty one
             continue
-        if upload.held.count + len(chunk) > upload.max_body_bytes:
-            raise BodyTooLargeError(f"The body has more than {upload.max_body_bytes:,} bytes, which is the limit.")
-        upload.held.add(len(chunk))
+        count(len(chunk))
         owed -= len(chunk)
         if owed <= 0 < window_bytes:
             owed = window_bytes
             limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.deadline - time.monotonic()))
         yield chunk
+
+
+def _counter(upload: Upload) -> Callable[[int], None]:
+    """Returns what counts the bytes of one form of a body, as it came or decompressed, and holds them to the limits."""
+    total = 0
+
+    def count(more: int) -> None:
+        nonlocal total
+        total += more
+        if total > upload.max_body_bytes:
+            raise BodyTooLargeError(f"The body has more than {upload.max_body_bytes:,} bytes, which is the limit.")
+        upload.held.add(more)
+
+    return count

@@ -31,6 +31,7 @@ REQUESTS: dict[str, tuple[str, dict[str, object]]] = {
     "body_too_large": ("/predict", {"content": b"x" * 20_001}),
     "too_many_pixels": ("/predict", {"content": HUGE_PNG}),
     "unsupported_format": ("/predict", {"content": b"%PDF-1.7"}),
+    "unsupported_encoding": ("/predict", {"content": b"x", "headers": {"Content-Encoding": "br"}}),
     "missing_file": ("/predict", {"content": FORM_WITHOUT_FILE, "headers": FORM}),
     "invalid_parameter": ("/predict?top_k=4", {"content": colour_image("red")}),
 }
