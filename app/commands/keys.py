@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings, CliImplicitFlag, CliPositionalArg
 
 from app.api.keys import KeyFileError, new_key
 from app.settings import StoreSettings
-from app.store.model_store import ModelStore, split_reference
+from app.store.model_store import ModelStore
+from app.store.references import split_reference
 
 
 class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_case=True):

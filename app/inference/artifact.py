@@ -25,8 +25,8 @@ from app.store.manifest import (
     GoldenExamples,
     Manifest,
 )
-from app.store.model_store import ModelStore, check_place, is_file_reference, split_reference, verify_files
-from app.store.references import UNVERSIONED, name_of_file
+from app.store.model_store import ModelStore, check_place, verify_files
+from app.store.references import UNVERSIONED, is_file_reference, name_of_file, split_reference
 from app.store.signatures import SignatureError, copy_of
 
 # Where other tools put the names of the classes.

@@ -13,7 +13,7 @@ import time
 from app.errors import InvalidParameterError, MemoryBudgetError, ModelRejectedError, UnknownModelError
 from app.models.deployment import Deployment
 from app.models.registry import Registry
-from app.store.model_store import is_file_reference
+from app.store.references import is_file_reference
 
 logger = logging.getLogger("app.models")
 

@@ -16,7 +16,8 @@ from typing import Final
 from app.errors import ArtifactError, PredictorError
 from app.inference.engine import resolve_devices
 from app.settings import Settings
-from app.store.model_store import ModelStore, is_file_reference
+from app.store.model_store import ModelStore
+from app.store.references import is_file_reference
 from app.store.signatures import TrustedKeys
 from app.store.stored_version import version_to_serve
 

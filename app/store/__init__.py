@@ -4,8 +4,8 @@ manifest.py -> what a published version says about itself
 publishing.py -> publishes a version, or writes a file, whole or not at all
 signing.py -> signs a version, where models are published
 signatures.py -> whether a trusted key has signed a version, where models are served
+references.py -> what a reference to a model means
 model_store.py -> names, versions and pins; verifies and prunes versions
-references.py -> which models a setting asks for, and whether their names differ
 stored_version.py -> which version should serve
 
 May import `errors` only.

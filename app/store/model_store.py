@@ -255,20 +255,3 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
                 f"{path} is not the file that was published: it has {found.size_bytes} bytes and sha256 "
                 f"{found.sha256[:12]}…, the manifest says {expected.size_bytes} and {expected.sha256[:12]}…."
             )
-
-
-def is_file_reference(reference: str) -> bool:
-    """Returns whether a reference is the path of a TorchScript file."""
-    return Path(reference).suffix.lower() in {".pt", ".pth", ".ts", ".torchscript"}
-
-
-def split_reference(reference: str) -> tuple[str, int | None]:
-    """Returns the name and the version of a reference `NAME` or `NAME/VERSION`; the version of the former is None.
-
-    Raises:
-        ArtifactError: the reference has another form.
-    """
-    name, _, version = reference.partition("/")
-    if version and not version.isdecimal():
-        raise ArtifactError(f"{reference!r} is neither NAME nor NAME/VERSION. A TorchScript file ends in .pt.")
-    return name, int(version) if version else None

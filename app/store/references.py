@@ -1,4 +1,6 @@
-"""Reads the setting `model`: which models it asks for, and whether requests could tell them apart.
+"""Reads references to models: which models a setting asks for, and whether requests could tell them apart.
+
+A reference is `NAME`, `NAME/VERSION` or the path of a TorchScript file.
 
 "imagenet, ~/a,b.pt" -> references: ("imagenet", "/home/ann/a,b.pt") -> check_names
 """
@@ -14,13 +16,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from app.errors import ArtifactError
 from app.store.manifest import MANIFEST_FILE
-from app.store.model_store import is_file_reference
 
 UNVERSIONED: Final = "unversioned"
 """The version of a file that has no manifest."""
 
 _MAX_MANIFEST_BYTES: Final = 10_000_000
+
+
+def is_file_reference(reference: str) -> bool:
+    """Returns whether a reference is the path of a TorchScript file."""
+    return Path(reference).suffix.lower() in {".pt", ".pth", ".ts", ".torchscript"}
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """Returns the name and the version of a reference `NAME` or `NAME/VERSION`; the version of the former is None.
+
+    Raises:
+        ArtifactError: the reference has another form.
+    """
+    name, _, version = reference.partition("/")
+    if version and not version.isdecimal():
+        raise ArtifactError(f"{reference!r} is neither NAME nor NAME/VERSION. A TorchScript file ends in .pt.")
+    return name, int(version) if version else None
 
 
 def references(value: str) -> tuple[str, ...]:

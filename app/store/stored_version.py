@@ -11,7 +11,8 @@ from pathlib import Path
 
 from app.errors import ArtifactError
 from app.store.manifest import Manifest
-from app.store.model_store import ModelStore, is_file_reference, split_reference
+from app.store.model_store import ModelStore
+from app.store.references import is_file_reference, split_reference
 
 Fingerprint = tuple[tuple[str, int, int], ...]
 """The name, the size in bytes and the time of the last change in ns of each file.

@@ -16,7 +16,8 @@ from app.errors import ArtifactError, ImageError
 from app.images.decode import MIN_DETAIL, decode
 from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
-from app.store.model_store import ModelStore, split_reference
+from app.store.model_store import ModelStore
+from app.store.references import split_reference
 from training.data.class_folders import LeftOut, cannot_list, count_loose, files_below
 from training.data.names import class_name, composed, printable
 from training.data.split_folders import subfolders
