@@ -14,6 +14,8 @@ from torchvision import transforms
 
 from tests.support.colours import StartApp, colour_image
 
+pytestmark = pytest.mark.slow
+
 
 class CourseNotesPredictor(nn.Module):
     """The usual standalone predictor: transforms in an `nn.Sequential`, no gradient, softmax."""

@@ -15,6 +15,8 @@ from app.__main__ import main
 from tests.support.colours import COLOURS, MostlyColour, colour_image
 from training.export.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -18,6 +18,8 @@ from training.errors import ExportError
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
 
+pytestmark = pytest.mark.slow
+
 PROVENANCE = Provenance(
     architecture="convolutional",
     training_data=TrainingData(name="nothing", licence="CC0-1.0", image_count=0),

@@ -17,6 +17,7 @@ def _config(**settings: object) -> TrainConfig:
     return parse_config({"data": "digits", "pretrained": False, **settings}, origin="The test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("architecture", "image_size", "channels"),
     [
