@@ -53,7 +53,7 @@ format: $(VENV)/.development ## Put the code into the usual form
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-docs: $(VENV)/.serving ## Write docs/settings.md from app/settings.py
+docs: $(VENV)/.serving ## Write docs/settings.md from app/settings/
 	@$(BIN)/python -m docs.generate_settings
 
 release: $(VENV)/.development ## Cut VERSION=x.y.z: changelog, version, commit, tag and wheel; upload nothing

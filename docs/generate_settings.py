@@ -1,4 +1,4 @@
-"""Writes docs/settings.md from the groups of app/settings.py; run by `make docs`.
+"""Writes docs/settings.md from the groups of app/settings/; run by `make docs`.
 
 a group's class -> title and text from its docstring -> a table of its fields -> the page
 """
@@ -18,7 +18,7 @@ from app.settings import Settings
 _HEAD = """\
 # Settings
 
-<!-- Written by `make docs` from app/settings.py: change the settings there. -->
+<!-- Written by `make docs` from app/settings/: change the settings there. -->
 
 Every setting is an option of `image-predictor serve` and an environment variable. An option wins over its variable.
 `make serve` takes the variables. `python -m app` is the same command as `image-predictor`. An empty variable
