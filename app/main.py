@@ -26,6 +26,12 @@ from app.telemetry.logs import configure_logging
 
 _API_VERSION = "1"  # the version of the HTTP interface; the software's own version is not shown to clients
 _EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
+# What the service reads, and what libraries in pages add by themselves: W3C Trace Context and Baggage, Sentry, and the
+# mark that jQuery, axios and Dropzone put on their requests.
+_ALLOWED_HEADERS = (
+    *("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"),
+    *("traceparent", "tracestate", "baggage", "sentry-trace", "X-Requested-With"),
+)
 
 
 def create_app(settings: Settings | None = None, place: WorkerPlace | None = None) -> FastAPI:
@@ -53,6 +59,7 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
         title="Image Predictor",
         version=_API_VERSION,
         description="Class probabilities for images.",
+        servers=[{"url": "./", "description": "Where this document came from."}],  # also below a path of a proxy
         lifespan=lambda _app: running(service),
         docs_url=None,
         redoc_url=None,
@@ -77,7 +84,7 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST", "PUT"],
-            allow_headers=["Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"],
+            allow_headers=(*_ALLOWED_HEADERS, *settings.allowed_headers),
             expose_headers=_EXPOSED_HEADERS,
         )
     app.add_middleware(RequestMiddleware, service=service)

@@ -24,6 +24,12 @@ class HttpSettings(EnvironmentSettings):
         description="Web origins whose pages may call the service, separated by commas, such as https://shop.example. "
         "* allows every origin",
     )
+    cors_headers: str = Field(
+        default="",
+        pattern=r"^[-!#$%&'*+.^_`|~0-9A-Za-z, ]*$",
+        description="Request headers that pages of these origins may send besides those that the service reads and "
+        "those of tracing, separated by commas. * allows every header",
+    )
     max_body_bytes: int = Field(default=20_000_000, ge=1, description="Largest size of a request's body, in bytes")
     max_images_per_request: int = Field(
         default=64, ge=1, description="Largest number of images in one request to /predict/batch"
@@ -81,3 +87,8 @@ class HttpSettings(EnvironmentSettings):
     def allowed_origins(self) -> tuple[str, ...]:
         """The web origins whose pages may call the service."""
         return split_commas(self.cors_origins)
+
+    @property
+    def allowed_headers(self) -> tuple[str, ...]:
+        """The request headers that were named for these pages, besides those that are allowed anyway."""
+        return split_commas(self.cors_headers)
