@@ -17,16 +17,16 @@ import torch
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
-from app.images.avif_boxes import outline_avif
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
-from app.images.exif import orientation_of
-from app.images.gif_blocks import outline_gif
-from app.images.jpeg import decode_jpeg, outline_jpeg
+from app.images.formats.avif_boxes import outline_avif
+from app.images.formats.exif import orientation_of
+from app.images.formats.gif_blocks import outline_gif
+from app.images.formats.jpeg import decode_jpeg, outline_jpeg
+from app.images.formats.png_chunks import outline_png
+from app.images.formats.tiff_directories import outline_tiff
 from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
 from app.images.outline import Outline
-from app.images.png_chunks import outline_png
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
-from app.images.tiff_directories import outline_tiff
 
 MIN_DETAIL: Final = 4
 """How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.

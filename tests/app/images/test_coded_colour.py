@@ -11,8 +11,8 @@ import struct
 import numpy as np
 import pytest
 
-from app.images.avif_boxes import code_points
 from app.images.decode import decode
+from app.images.formats.avif_boxes import code_points
 from tests.support.decoded_pixels import assert_pixels, decoded
 from tests.support.icc import rgb_profile, srgb_from_xyz
 from tests.support.images import Pixels, encode, png

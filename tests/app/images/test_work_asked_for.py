@@ -11,8 +11,8 @@ import pytest
 
 from app.errors import CorruptImageError, ImageError
 from app.images.decode import decode
-from app.images.gif_blocks import MAX_BLOCKS
-from app.images.jpeg import MAX_SCANS, has_too_many_scans
+from app.images.formats.gif_blocks import MAX_BLOCKS
+from app.images.formats.jpeg import MAX_SCANS, has_too_many_scans
 from tests.support.images import Pixels, encode, with_jpeg_segment
 
 EXIF = 0xE1

@@ -18,7 +18,7 @@ from typing import Final
 from app.errors import CorruptImageError, UnsupportedFormatError
 from app.images.coded_colour import CodedColour, of_code_points, of_gamma
 from app.images.colour import Adjustment
-from app.images.exif import orientation_of
+from app.images.formats.exif import orientation_of
 from app.images.limits import MAX_PROFILE_BYTES
 from app.images.outline import Outline
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from app.errors import CorruptImageError, UnsupportedFormatError
 from app.images.colour import Adjustment
-from app.images.exif import orientation_of
+from app.images.formats.exif import orientation_of
 from app.images.outline import Outline
 
 MAX_SCANS: Final = 100

@@ -1,0 +1,9 @@
+"""What is read of a file of each format, with bounded work, before a decoder sees it.
+
+jpeg.py -> the outline of a JPEG, and its decoder, which hears libjpeg's warnings
+png_chunks.py -> the outline of a PNG: chunks, checksums, the first frame
+gif_blocks.py -> the outline of a GIF: blocks, palette, whether a second frame follows
+tiff_directories.py -> the outline of a TIFF: which page is the picture, camera raw
+avif_boxes.py -> the outline of an AVIF: the colour space told by numbers
+exif.py -> the orientation in EXIF metadata
+"""
