@@ -10,8 +10,8 @@ ARG PYTHON_IMAGE=python:3.12-slim-trixie
 FROM ${PYTHON_IMAGE} AS dependencies
 # The wheels of torch: for the CPU, or for CUDA such as https://download.pytorch.org/whl/cu130.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
-# Extras of the service, comma-separated: telemetry, for traces.
-ARG EXTRAS=
+# Extras of the service, comma-separated: heic, for photos of iPhones; telemetry, for traces.
+ARG EXTRAS=heic
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./

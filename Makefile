@@ -75,7 +75,7 @@ $(BIN)/python:
 # What serving needs, and nothing of what only training needs.
 $(VENV)/.serving: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the service (once; torch alone takes a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[heic]' || { \
 	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
 	@touch $@
 

@@ -18,13 +18,14 @@ from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError,
 
 from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
-from app.images.formats.avif_boxes import outline_avif
 from app.images.formats.exif import orientation_of
 from app.images.formats.gif_blocks import outline_gif
+from app.images.formats.heic import outline_heic
+from app.images.formats.heif_boxes import outline_avif
 from app.images.formats.jpeg import decode_jpeg, outline_jpeg
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
-from app.images.limits import DEFAULT_LIMITS, ImageFormat, ImageLimits
+from app.images.limits import DEFAULT_LIMITS, FORMATS, ImageFormat, ImageLimits
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
 
@@ -46,7 +47,9 @@ _OUTLINES: Final[dict[ImageFormat, Callable[[bytes | bytearray | memoryview], Ou
     "GIF": outline_gif,
     "TIFF": outline_tiff,
     "AVIF": outline_avif,
+    "HEIC": outline_heic,
 }
+_PILLOW_NAMES: Final = {"HEIC": "HEIF"}
 # EXIF 2.32, table 6: the transposition that sets an image of each orientation upright.
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -134,7 +137,7 @@ def decode(
             image, mended = decode_jpeg(outline, scale)
             adjustments += ((_SCALED[scale],) if scale > 1 else ()) + mended
         else:
-            image = Image.open(io.BytesIO(outline.file), formats=[image_format])
+            image = Image.open(io.BytesIO(outline.file), formats=[_PILLOW_NAMES.get(image_format, image_format)])
             _check_pixels(image, limits)
             bit_depth = bit_depth_of(image)
             image.load()
@@ -170,6 +173,10 @@ def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> 
     served = ", ".join(limits.formats)
     if image_format is None:
         raise UnsupportedFormatError(f"{describe_unknown(head)} Send one of {served}.")
+    if image_format not in FORMATS:
+        raise UnsupportedFormatError(
+            f"{image_format} images are not decoded here: the service lacks its extra heic. Send one of {served}."
+        )
     if image_format not in limits.formats:
         raise UnsupportedFormatError(f"{image_format} images are switched off here. Send one of {served}.")
     return image_format

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final, Literal, get_args
 
-ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
+ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
 
-FORMATS: Final[tuple[ImageFormat, ...]] = get_args(ImageFormat)
+FORMATS: Final[tuple[ImageFormat, ...]] = tuple(
+    name for name in get_args(ImageFormat) if name != "HEIC" or find_spec("pi_heif") is not None
+)
+"""The formats that can be decoded here. HEIC needs the package `pi_heif`, which the extra `heic` brings."""
 
 MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 """The longest ICC profile that is used. The largest published CMYK profiles have about 3 MB."""

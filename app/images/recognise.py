@@ -99,12 +99,13 @@ _SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"MZ\x90\0", "a Windows program"),
 )
 _BRANDS: Final[tuple[tuple[tuple[bytes, ...], str], ...]] = (
-    ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), "a HEIC image"),
+    ((b"mif1", b"msf1"), "a HEIF image"),
     ((b"crx ",), _RAW),
     ((b"jxl ",), "a JPEG XL image"),
     ((b"M4A ", b"M4B "), "an MPEG-4 sound"),
     ((b"qt  ",), "a QuickTime video (MOV)"),
 )
+_HEVC: Final = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs")
 _RIFFS: Final = {b"WAVE": "a WAV sound", b"AVI ": "an AVI video"}
 # What a decoder writes for bytes that are not UTF-8; and a JPEG or PNG that was read as Latin-1 and written as UTF-8.
 _MANGLED: Final = (
@@ -156,6 +157,8 @@ def recognise(head: bytes) -> ImageFormat | None:
         return "TIFF"
     if head[4:8] == b"ftyp" and any(brand in _brands(head) for brand in (b"avif", b"avis")):
         return "AVIF"
+    if head[4:8] == b"ftyp" and any(brand in _brands(head) for brand in _HEVC):
+        return "HEIC"
     return None
 
 

@@ -54,7 +54,7 @@ def test_environment_sets_what_flags_do_not(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("PREDICTOR_PORT", "99999", "less than or equal to 65535"),
         ("PREDICTOR_DEVICE", "tpu", "'tpu' is no device"),
-        ("PREDICTOR_FORMATS", "jpeg,heic", "HEIC is no format"),
+        ("PREDICTOR_FORMATS", "jpeg,jxl", "JXL is no format"),
         ("PREDICTOR_REQUEST_TIMEOUT_S", "0", "greater than 0"),
         ("PREDICTOR_MODEL", " ", "match"),
         ("PREDICTOR_PORT", "http://10.0.0.1:8000", "valid integer"),

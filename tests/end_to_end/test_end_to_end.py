@@ -124,6 +124,7 @@ def test_hostile_bodies_never_cause_a_server_error(
     good = encode(cat, "JPEG", quality=90)
     expected = http.post("/predict", content=good).json()
     seeds = [encode(small_cat, image_format) for image_format in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")]
+    seeds.append(Path("tests/app/images/heic/grid-turned.heic").read_bytes())
     bodies = _hostile_bodies(seeds, random.Random(20))
     statuses: dict[int, int] = {}
     resident = []

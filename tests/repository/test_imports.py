@@ -69,12 +69,12 @@ def normalised(distribution: str) -> str:
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, list[str]]:
-    """The requirements in pyproject.toml: `serving`, and every other; among those, `telemetry`."""
+    """The requirements in pyproject.toml: `serving`, and every other; among those, `telemetry` and `heic`."""
     table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [entry for extra in table["optional-dependencies"].values() for entry in extra]
-    telemetry = table["optional-dependencies"]["telemetry"]
+    named = {extra: table["optional-dependencies"][extra] for extra in ("telemetry", "heic")}
     others = [entry for entry in extras if not entry.startswith(f"{table['name']}[")]  # an extra may name another one
-    return {"serving": table["dependencies"], "telemetry": telemetry, "others": others}
+    return {"serving": table["dependencies"], "others": others} | named
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
@@ -142,9 +142,10 @@ def test_a_package_without_a_place_in_the_order_breaks_a_contract(tmp_path: Path
 
 @pytest.mark.parametrize("path", APP, ids=relative)
 def test_the_service_imports_only_what_it_is_installed_with(path: Path, project: dict[str, list[str]]) -> None:
-    # Traces are an option: what makes them is imported when they are asked for, as the last test shows.
-    telemetry = importable_names(project["telemetry"]) if path.name == "tracing.py" else set()
-    allowed = telemetry | importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
+    # An extra is imported by one file, when it is asked for or where it is installed, as the last tests show.
+    extra = {"tracing.py": "telemetry", "heic.py": "heic"}.get(path.name)
+    optional = importable_names(project[extra]) if extra else set()
+    allowed = optional | importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
     assert top_level(modules_imported_by(path)) <= allowed
 
 
@@ -195,8 +196,9 @@ def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_tra
     assert {"timm", "torchvision", "skimage"} <= needed_only_elsewhere
     # torch itself looks for these, if they are there.
     optional_for_torch = {"onnx", "onnxscript", "onnxruntime", "yaml", "scipy", "mypy", "matplotlib", "networkx"}
+    optional = optional_for_torch | {"pi_heif", "_pi_heif"}  # loaded where it is installed
     # FastAPI brings OpenTelemetry's API along; that nothing else of it is loaded is tested with the traces.
-    assert loaded & needed_only_elsewhere - optional_for_torch - {"opentelemetry"} == set()
+    assert loaded & needed_only_elsewhere - optional - {"opentelemetry"} == set()
     assert "training" not in loaded
     assert list(tmp_path.iterdir()) == []
 

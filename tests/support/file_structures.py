@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ from PIL import Image
 from tests.support.icc import rgb_profile
 from tests.support.images import Pixels, encode, exif, grey_tiff, interlaced_png
 
+_HEIC_FILES = Path(__file__).parents[1] / "app" / "images" / "heic"  # Pillow cannot write any
+
 
 def structures(pixels: Pixels) -> dict[str, bytes]:
-    """Returns the image as one file of every structure, by name."""
+    """Returns the image as one file of every structure, by name. The HEIC files show a picture of their own."""
     image = Image.fromarray(pixels)
     grey_and_alpha = Image.merge("LA", [image.convert("L"), image.getchannel("R")])
     palette = image.quantize(16)
@@ -47,6 +50,8 @@ def structures(pixels: Pixels) -> dict[str, bytes]:
         "BigTIFF": encode(image, "TIFF", big_tiff=True, compression="packbits"),
         "AVIF": encode(image, "AVIF", exif=exif(6), icc_profile=rgb_profile()),
         "AVIF-alpha": encode(image.convert("RGBA"), "AVIF"),
+        "HEIC": (_HEIC_FILES / "turned.heic").read_bytes(),
+        "HEIC-grid": (_HEIC_FILES / "grid-turned.heic").read_bytes(),
     }
 
 

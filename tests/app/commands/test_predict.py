@@ -99,12 +99,12 @@ def test_images_are_found_by_content_and_other_files_are_named(predict: Predict,
 
 
 def test_photo_that_cannot_be_served_is_an_error_of_its_own(predict: Predict, folder: Path) -> None:
-    (folder / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (folder / "IMG_1.jxl").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100))
     status, output, _ = predict(folder)
 
     assert status == 1
-    assert "IMG_1.HEIC" in output
-    assert "HEIC" in output.split("unsupported_format", 1)[1]
+    assert "IMG_1.jxl" in output
+    assert "JPEG XL" in output.split("unsupported_format", 1)[1]
 
 
 def test_folder_without_images_says_so(predict: Predict, tmp_path: Path) -> None:

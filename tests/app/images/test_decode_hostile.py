@@ -31,6 +31,7 @@ SIGNATURES = [
     b"MM\0*\0\0\0\x08",
     b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0",
     b"\0\0\0\x20ftypavif\0\0\0\0avifmif1miafMA1B\0\0",
+    b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
 ]
 
 
@@ -69,7 +70,7 @@ def test_a_file_cut_short_anywhere_is_corrupt_or_a_picture(seeds: dict[str, byte
             decode(whole[:length])
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"])
 def test_half_a_file_is_never_taken_for_a_picture(seeds: dict[str, bytes], kind: str) -> None:
     with pytest.raises(CorruptImageError, match=kind):
         decode(seeds[kind][: len(seeds[kind]) // 2])
@@ -107,7 +108,7 @@ def test_random_bytes_are_an_image_error(encoded: bytes) -> None:
         decode(encoded)
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"])
 def test_one_format_announced_as_another_is_an_image_error(seeds: dict[str, bytes], kind: str) -> None:
     for signature in SIGNATURES:
         if recognise(signature) != kind:
@@ -149,6 +150,7 @@ def _announcing(size: int) -> dict[str, Callable[[dict[str, bytes]], bytes]]:
         "TIFF": lambda seeds: _resized_tiff(seeds["TIFF-lzw"], {256: size, 257: size}),
         "TIFF-raw": lambda seeds: _resized_tiff(seeds["TIFF"], {256: size, 257: size}),
         "AVIF": patched("AVIF", b"ispe", 8, struct.pack(">II", size, size)),
+        "HEIC": patched("HEIC", b"ispe", 8, struct.pack(">II", size, size)),
     }
 
 

@@ -10,12 +10,13 @@ from app.errors import UnsupportedFormatError
 from app.images.decode import decode
 from app.images.limits import FORMATS, ImageFormat
 from app.images.recognise import describe_unknown, recognise
-from tests.support.images import Pixels, encode
+from tests.support.file_structures import structures
+from tests.support.images import Pixels
 
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_every_format_is_recognised_by_its_first_64_bytes(small_cat: Pixels, image_format: ImageFormat) -> None:
-    assert recognise(encode(small_cat, image_format)[:64]) == image_format
+    assert recognise(structures(small_cat)[image_format][:64]) == image_format
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_signatures(head: bytes, expected: str | None) -> None:
 
 
 NAMED = {
-    "HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+    "HEIF": (b"\0\0\0\x18ftypmif1\0\0\0\0mif1miaf", "HEIF"),
     "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
     "HTML": (b"\n<!DOCTYPE html><html>", "HTML"),
     "PDF": (b"%PDF-1.7", "PDF"),

@@ -40,13 +40,22 @@ def test_unreadable_files_are_listed_and_left_out(classes: Path, tmp_path: Path)
 
 
 def test_each_reason_is_told_with_its_count(classes: Path) -> None:
-    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    jxl = b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(100)
     for number in range(5):
-        (classes / "cat" / f"IMG_{number}.HEIC").write_bytes(heic)
+        (classes / "cat" / f"IMG_{number}.jxl").write_bytes(jxl)
     (classes / "cat" / "0-empty.jpg").write_bytes(b"")
     (told,) = (text for text in scan(folder_source(classes), min_shorter_side=32).warnings() if "unreadable" in text)
-    assert told.startswith("6 files are unreadable and left out, such as cat/IMG_0.HEIC (one of 5): This is a HEIC")
+    assert told.startswith("6 files are unreadable and left out, such as cat/IMG_0.jxl (one of 5): This is a JPEG XL")
     assert "cat/0-empty.jpg (one of 1): " in told
+
+
+def test_photos_of_iphones_are_trained_on(classes: Path) -> None:
+    photo = Path("tests/app/images/heic/plain.heic").read_bytes()
+    for number in range(4):
+        (classes / "cat" / f"IMG_{number}.HEIC").write_bytes(photo)
+    found = scan(folder_source(classes), min_shorter_side=32)
+    assert found.class_counts == {"cat": 16, "coffee": 12}
+    assert not found.unreadable
 
 
 def test_mixed_modes_are_all_readable(tmp_path: Path, small_cat: Pixels) -> None:
