@@ -32,6 +32,7 @@ Adjustment = Literal[
     "palette_to_rgb",
     "grey_to_rgb",
     "alpha_on_white",
+    "alpha_ignored",
     "exif_orientation",
     "full_size_page",
     "end_marker_added",

@@ -142,6 +142,10 @@ def decode(
             bit_depth = bit_depth_of(image)
             image.load()
             _check_palette(image, image_format)
+            if image_format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+                # Programs that leave the fourth byte at 0 write such bitmaps; Windows and ffmpeg show them opaque.
+                image = image.convert("RGB")
+                adjustments.append("alpha_ignored")
         if outline.has_profile:
             image.info["icc_profile"] = outline.profile
         width, height = outline.size or image.size

@@ -134,6 +134,16 @@ def test_alpha_of_a_bitmap_is_composited_where_its_header_has_a_mask_for_it(smal
     assert adjustments == ()
 
 
+def test_alpha_of_a_bitmap_that_would_hide_everything_is_ignored(small_cat: Pixels) -> None:
+    # ffmpeg 5.1 (`ffmpeg -i hidden.bmp out.png`) gives the same pixels.
+    hidden = np.dstack([small_cat, np.zeros((48, 64), np.uint8)])
+    pixels, adjustments = decoded(_bmp_of_masks(hidden, with_alpha=True))
+    assert_pixels(pixels, small_cat)
+    assert adjustments == ("alpha_ignored",)
+    hidden[0, 0, 3] = 1
+    assert decoded(_bmp_of_masks(hidden, with_alpha=True))[1] == ("alpha_on_white",)
+
+
 @pytest.mark.parametrize("image_format", ["PNG", "TIFF"])
 def test_alpha_beside_grey_is_composited_on_white(grey: Pixels, alpha: Pixels, image_format: str) -> None:
     image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(alpha)])
