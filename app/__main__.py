@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, CliApp, CliImplicitFlag, CliPositionalArg, SettingsError
+from pydantic import Field
+from pydantic_settings import BaseSettings, CliImplicitFlag, CliPositionalArg, SettingsError
 
 from app.commands.keys import NewKey, NewSigningKey, Sign
 from app.commands.models import Models, Pin, Prune, Unpin
+from app.commands.options import completion_script, nearest, run_command
 from app.errors import PredictorError
 from app.settings import ModelSettings, Settings
 from app.system.environment import tell_ignored_variables
@@ -30,12 +32,14 @@ commands:
   sign             sign a published model
   new-signing-key  make a pair of keys for signing models
   new-key          make an API key
+  completion       print what makes a shell complete commands and options
 
 `image-predictor COMMAND --help` shows the options of a command and the environment variables that set them.
+`image-predictor --version` shows the version.
 """
 
 
-class Serve(Settings, cli_prog_name="image-predictor serve"):
+class Serve(Settings):
     """Serve models over HTTP. A client sends an image to /predict and gets class probabilities."""
 
     def cli_cmd(self) -> None:
@@ -47,13 +51,13 @@ class Serve(Settings, cli_prog_name="image-predictor serve"):
         sys.exit(serve(self))
 
 
-class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
+class Predict(ModelSettings, cli_shortcuts={"json-lines": "json"}):
     """Classify image files and all images in folders, without a server."""
 
     paths: CliPositionalArg[list[Path]] = Field(min_length=1, description="Image files, and folders of them")
     top_k: int = Field(default=3, ge=1, description="Number of classes to show for each image")
     json_lines: CliImplicitFlag[bool] = Field(
-        default=False, alias="json", description="Print one line of JSON for each file instead of a table"
+        default=False, description="Print one line of JSON for each file instead of a table"
     )
 
     def cli_cmd(self) -> None:
@@ -64,7 +68,7 @@ class Predict(ModelSettings, cli_prog_name="image-predictor predict"):
         sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
 
 
-class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
+class Bench(ModelSettings):
     """Measure how fast a model is on this machine, from decoding to HTTP, and say what limits it."""
 
     paths: CliPositionalArg[list[Path]] = Field(
@@ -81,6 +85,16 @@ class Bench(ModelSettings, cli_prog_name="image-predictor bench"):
         bench(self, self.paths, seconds=self.seconds)
 
 
+class Completion(BaseSettings):
+    """Print the script that makes a shell complete commands and options."""
+
+    shell: CliPositionalArg[Literal["bash", "zsh", "fish", "tcsh"]] = Field(description="Shell to write it for")
+
+    def cli_cmd(self) -> None:
+        """Runs the command."""
+        print(completion_script(_COMMANDS, self.shell))
+
+
 _COMMANDS: dict[str, type[BaseSettings]] = {
     "serve": Serve,
     "predict": Predict,
@@ -92,6 +106,7 @@ _COMMANDS: dict[str, type[BaseSettings]] = {
     "new-key": NewKey,
     "sign": Sign,
     "new-signing-key": NewSigningKey,
+    "completion": Completion,
 }
 
 
@@ -101,17 +116,16 @@ def main() -> None:
     if not arguments or arguments[0] in {"-h", "--help"}:
         print(_USAGE)
         sys.exit(0 if arguments else 2)
+    if arguments[0] == "--version":
+        print(f"image-predictor {version('image-predictor')}")
+        sys.exit(0)
     command = _COMMANDS.get(arguments[0])
     if command is None:
-        _fail(f"There is no command {arguments[0]!r}; there are: {', '.join(_COMMANDS)}.")
+        _fail(
+            f"There is no command {arguments[0]}.{nearest(arguments[0], _COMMANDS)} There are: {', '.join(_COMMANDS)}."
+        )
     try:
-        CliApp.run(command, cli_args=arguments[1:])
-    except ValidationError as error:
-        for problem in error.errors():
-            name = ".".join(map(str, problem["loc"]))
-            setting = f"--{name.replace('_', '-')} (PREDICTOR_{name.upper()}): " if name else ""
-            print(setting + problem["msg"].removeprefix("Value error, "), file=sys.stderr)
-        sys.exit(2)
+        run_command(arguments[0], command, arguments[1:])
     except (SettingsError, PredictorError) as error:
         _fail(str(error))
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The commands of `image-predictor` other than `serve`.
 
+options.py -> the options of a command: help in groups, the nearest for a typo, completion
 predict.py -> classify files without a server
 find_images.py -> the images in files and folders
 models.py -> list, pin, unpin and prune the published models

@@ -13,7 +13,7 @@ from app.store.model_store import ModelStore
 from app.store.references import split_reference
 
 
-class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_case=True):
+class NewKey(BaseSettings, cli_kebab_case=True):
     """Make an API key. The key is shown once; the service stores only its hash."""
 
     name: CliPositionalArg[str] = Field(description="Name of the key's owner, for the log")
@@ -39,7 +39,7 @@ class NewKey(BaseSettings, cli_prog_name="image-predictor new-key", cli_kebab_ca
         print(key)
 
 
-class NewSigningKey(BaseSettings, cli_prog_name="image-predictor new-signing-key", cli_kebab_case=True):
+class NewSigningKey(BaseSettings, cli_kebab_case=True):
     """Make a pair of keys for signing models. The private key is written to a file, the public key is printed."""
 
     private_key: CliPositionalArg[Path] = Field(
@@ -53,7 +53,7 @@ class NewSigningKey(BaseSettings, cli_prog_name="image-predictor new-signing-key
         print(new_signing_key(self.private_key), end="")
 
 
-class Sign(StoreSettings, cli_prog_name="image-predictor sign"):
+class Sign(StoreSettings):
     """Sign a published model, so that services with --trusted-keys load it."""
 
     reference: CliPositionalArg[str] = Field(description="Model to sign: NAME for its newest version, or NAME/VERSION")

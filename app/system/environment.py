@@ -27,7 +27,12 @@ class EnvironmentSettings(BaseSettings):
     """A group of settings that come from arguments, else from variables `PREDICTOR_*`, and cannot change."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PREDICTOR_", frozen=True, extra="ignore", cli_kebab_case=True, cli_show_env_vars=True
+        env_prefix="PREDICTOR_",
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_show_env_vars=True,
+        cli_hide_none_type=True,
     )
 
     @classmethod

@@ -117,14 +117,6 @@ def test_tilde_in_a_path_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> 
     assert (settings.model_store, settings.api_keys_file) == (Path("/home/ann/models"), Path("/home/ann/keys"))
 
 
-def test_unknown_flag_and_command_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "--prot" in run(capsys, "serve", "--prot", "1")[1]
-    status, text = run(capsys, "sevre")
-    assert status == 2
-    assert "serve" in text
-    assert "usage" in run(capsys)[1]
-
-
 def test_settings_cannot_change() -> None:
     with pytest.raises(ValidationError):
         Settings().port = 1

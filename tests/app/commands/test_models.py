@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -46,6 +47,23 @@ def test_models_lists_versions_and_tells_of_damage(run: Run, store_root: Path) -
     assert [row[3] for row in rows] == ["2", "1"]
     assert "mostly-colour" in text
     assert "is not a valid manifest" in text
+
+
+def test_models_as_json_is_a_line_for_each_version(run: Run, store_root: Path) -> None:
+    export_colours(store_root)
+    run("pin", "colours", "2")
+    (store_root / "colours" / "1" / "manifest.json").write_text("{}")
+    status, text = run("models", "--json")
+
+    assert status == 0
+    newest, damaged = (json.loads(line) for line in text.splitlines())
+    assert (newest["name"], newest["version"], newest["pinned"]) == ("colours", 2, True)
+    assert newest["architecture"] == "mostly-colour"
+    assert newest["class_count"] > 1
+    files = store_root / "colours" / "2"
+    assert newest["size_bytes"] == sum(path.stat().st_size for path in files.iterdir() if path.name != MANIFEST_FILE)
+    assert (damaged["version"], damaged["pinned"]) == (1, False)
+    assert "is not a valid manifest" in damaged["error"]
 
 
 def test_prune_keeps_the_newest(run: Run, store_root: Path) -> None:
