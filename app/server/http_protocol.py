@@ -1,7 +1,7 @@
 """Limits what one client may do to a connection: uvicorn's HTTP protocol with the limits that it leaves to a proxy.
 
 accept -> is there room? -> head, limited in bytes and seconds -> early_refusal.py -> the application
--> the rest of a body that nobody reads -> idle -> the next head
+-> its answer, while the client reads -> the rest of a body that nobody reads -> idle -> the next head
 
 uvicorn limits neither the size of a request's head nor its time. It keeps connections that never send anything. It
 reads without end what the application has refused. It may close a connection so early that a client that still sends
@@ -12,20 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final
 
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.api.auth import Auth
+from app.api.auth import OPEN_PATHS
 from app.api.problems import problem_details
 from app.api.request_log import request_id_of
 from app.server.connections import Connections
 from app.server.early_refusal import EarlyRefusals, whole_answer
-from app.server.joined_writes import JoinedWrites
-from app.server.upgrade_offers import OffersDeclined
-from app.serving.service import Service
+from app.server.unread_answers import ReadersWatched
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
@@ -33,23 +30,12 @@ HEAD_TIMEOUT_S: Final = 10.0
 # connection before the client has read its refusal. nginx's lingering_time; shorter if there are too many.
 _LINGER_S: Final = 30.0
 _SHORT_LINGER_S: Final = 1.0
+# How long a connection for which there is no room may take to show that it is a probe.
+_PROBE_S: Final = 1.0
+_PROBES: Final = frozenset(path.encode() for path in OPEN_PATHS)
 
 
-def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
-    """Returns the protocol class for `uvicorn.Config(http=...)`.
-
-    Args:
-        service: the service that has room or not.
-        auth: the service's keys.
-        connections: counts the connections of this process.
-    """
-    refusals = EarlyRefusals(service, auth)
-    return partial(  # type: ignore[return-value] # uvicorn only calls it
-        LimitedProtocol, connections=connections, refusals=refusals
-    )
-
-
-class LimitedProtocol(OffersDeclined):
+class LimitedProtocol(ReadersWatched):
     """One connection.
 
     Args:
@@ -58,6 +44,7 @@ class LimitedProtocol(OffersDeclined):
         app_state: the state that the lifespan hands to every request.
         connections: counts the connections of this process.
         refusals: looks at the heads of requests.
+        min_read_bytes_per_s: the least pace at which the client has to read a long answer, in bytes a second.
     """
 
     def __init__(
@@ -69,9 +56,11 @@ class LimitedProtocol(OffersDeclined):
         *,
         connections: Connections,
         refusals: EarlyRefusals,
+        min_read_bytes_per_s: int,
     ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._connections = connections
+        super().__init__(
+            config, server_state, app_state, _loop, connections=connections, min_read_bytes_per_s=min_read_bytes_per_s
+        )
         self._refusals = refusals
         self._in_head = False
         self._in_message = False
@@ -79,21 +68,20 @@ class LimitedProtocol(OffersDeclined):
         self._unread_bytes = 0  # received since the head began, or since the last piece of the body
         self._ending = False  # what the client still sends is thrown away
         self._refusal: tuple[str, str] | None = None  # waits for the answers to the requests before it
-        self._lingers_shortly = False
+        self._lingers_shortly = False  # there is no room for it: it may only probe
         self._timer: asyncio.TimerHandle | None = None
 
     # Called by the transport
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Counts the connection, or answers that there are too many."""
-        joined = JoinedWrites(transport, self.loop)
-        super().connection_made(joined)  # type: ignore[arg-type] # it has what uvicorn uses of a transport
+        """Counts the connection. If there are too many, it may only probe, and is refused otherwise."""
+        super().connection_made(transport)
         if self._connections.enter(self):
             self._wait_for_next()  # uvicorn starts this timer of its own only after a first answer
             return
         self._lingers_shortly = self._connections.begin_refusal()
         if self._lingers_shortly:
-            self._answer_and_end("overloaded", "There are too many connections.", retry_after=b"1")
+            self._start_timer(_PROBE_S, self._refuse_connection)
         else:
             transport.abort()
 
@@ -141,12 +129,15 @@ class LimitedProtocol(OffersDeclined):
         if self.parser.should_upgrade():  # the parser stops here, and a new one calls this again
             return
         self._in_head = False
+        if self._lingers_shortly and self.url.partition(b"?")[0] not in _PROBES:
+            self._refuse_connection()
+            return
         if self._refuse_early():
             return
         super().on_headers_complete()
         self._connections.work(self)
         # A refused client that waited for `100 Continue` may send its body or not, and the parser could not tell.
-        if self.expect_100_continue or self._connections.give_away():
+        if self.expect_100_continue or self._lingers_shortly or self._connections.give_away():
             self.cycle.keep_alive = False
         if not self.cycle.keep_alive:
             self.cycle.transport = _GentlyClosing(self)  # type: ignore[assignment]
@@ -188,11 +179,7 @@ class LimitedProtocol(OffersDeclined):
     def drop(self) -> None:
         """Ends the connection at once."""
         self._ending = True
-        self._connections.leave(self)
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()  # its client does not read
-        else:
-            self.transport.close()
+        super().drop()
 
     def close_gently(self) -> None:
         """Ends the connection after its answer. A client that is still sending can read the answer."""
@@ -205,10 +192,6 @@ class LimitedProtocol(OffersDeclined):
         """Answers bytes that are not HTTP; called by uvicorn's `data_received`."""
         if not self._ending:
             self._refuse("malformed_request", msg)
-
-    @property
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
 
     def _refuse_early(self) -> bool:
         """Answers the request whose head is complete if there is no room for it; its body is thrown away."""
@@ -231,6 +214,9 @@ class LimitedProtocol(OffersDeclined):
         self._connections.wait(self)
         self._start_timer(_LINGER_S, self.drop)
         return True
+
+    def _refuse_connection(self) -> None:
+        self._answer_and_end("overloaded", "There are too many connections.", retry_after=b"1")
 
     def _wait_for_next(self) -> None:
         self._unset_keepalive_if_required()

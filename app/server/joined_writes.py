@@ -9,6 +9,7 @@ an answer. Without this, a small network answers 4 % fewer requests a second (be
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 
@@ -18,12 +19,18 @@ class JoinedWrites:
     Args:
         transport: the transport to the socket.
         loop: the event loop of the connection.
+
+    Attributes:
+        written_bytes: how many bytes were handed to the transport.
+        on_close_unread: called when the connection is to close, and its client has not taken all that was written.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._pending: list[bytes] = []
+        self.written_bytes = 0
+        self.on_close_unread: Callable[[], None] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -43,9 +50,13 @@ class JoinedWrites:
         """Closes the connection after what was written."""
         self._flush()
         self._transport.close()
+        if self.on_close_unread and self._transport.get_write_buffer_size():  # it stays open until all is taken
+            self.on_close_unread()
 
     def _flush(self) -> None:
         if self._pending:
             pending, self._pending = self._pending, []
             if not self._transport.is_closing():
-                self._transport.write(pending[0] if len(pending) == 1 else b"".join(pending))
+                joined = pending[0] if len(pending) == 1 else b"".join(pending)
+                self.written_bytes += len(joined)
+                self._transport.write(joined)

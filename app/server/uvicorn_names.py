@@ -20,6 +20,10 @@ UVICORN_NAMES: Final = {
         "expect_100_continue": "whether its client waits for `100 Continue` before it sends the body",
         "cycle": "the latest request and its answer; None before the first request",
         "pipeline": "requests whose heads came while one before them has no answer yet, the latest first",
+        "flow": "pauses and resumes reading and writing",
+        "pause_writing": "called by the transport when much waits to be sent",
+        "resume_writing": "called by the transport when little waits to be sent",
+        "shutdown": "called when the service ends",
         "logger": "the logger of errors",
         "timeout_keep_alive": "how long a connection may be idle, in seconds",
         "timeout_keep_alive_task": "the timer of an idle connection; None while there is none",
@@ -33,6 +37,7 @@ UVICORN_NAMES: Final = {
         "send_400_response": "answers bytes that are not HTTP",
     },
     "RequestResponseCycle": {
+        "body": "what has come of the body, and the application has not taken",
         "response_started": "whether the head of the answer has been written",
         "response_complete": "whether the answer has been written",
         "keep_alive": "whether the connection stays open after the answer",

@@ -24,7 +24,7 @@ from app.api.auth import Auth
 from app.errors import PredictorError
 from app.server.acceptor import Acceptor
 from app.server.connections import Connections
-from app.server.http_protocol import limited_protocol
+from app.server.read_ahead import limited_protocol
 from app.serving.service import Phase, Service
 from app.settings import Settings
 from app.store.signatures import TrustedKeys

@@ -1,0 +1,121 @@
+"""Parses a few requests ahead of the answer that is due. The rest of what a client sends stays in the socket.
+
+what was received -> a head, or the piece of a body that is due -> http_protocol.py -> enough ahead? -> no more is read
+an answer is complete -> the next pieces
+
+A client may send requests without waiting for answers (pipelining). One read from the socket can hold 14,000 small
+heads, each of which costs a kilobyte once it is parsed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any, Final
+
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+
+from app.api.auth import Auth
+from app.server.connections import Connections
+from app.server.early_refusal import EarlyRefusals
+from app.server.http_protocol import LimitedProtocol
+from app.serving.service import Service
+
+_MAX_AHEAD: Final = 4
+_PIECES_A_TURN: Final = 16  # before other connections have their turn
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_PIECE_OF_CHUNKS_BYTES: Final = 256  # at least: what is in a chunked body may look like the end of a head
+
+
+def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
+    """Returns the protocol class for `uvicorn.Config(http=...)`.
+
+    Args:
+        service: the service that has room or not.
+        auth: the service's keys.
+        connections: counts the connections of this process.
+    """
+    return partial(  # type: ignore[return-value] # uvicorn only calls it
+        FewAhead,
+        connections=connections,
+        refusals=EarlyRefusals(service, auth),
+        min_read_bytes_per_s=service.settings.min_upload_bytes_per_s,
+    )
+
+
+class FewAhead(LimitedProtocol):
+    """One connection, of which only a few requests are parsed at once."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._received = b""
+        self._position = 0  # what is in front of it was parsed
+        self._is_holding = False  # no more is read until what was received is parsed
+        self._body_left = 0  # of the request that is being received, if it declares its length
+
+    def data_received(self, data: bytes) -> None:
+        """Parses what has come, as far as it is due."""
+        if self._received:  # a read that was on its way already
+            self._received = self._received[self._position :] + data
+            self._position = 0
+            self._hold()
+            return
+        self._received = data
+        self._parse()
+
+    def on_headers_complete(self) -> None:
+        """Notes the length of the body that follows."""
+        self._body_left = next((int(value) for name, value in self.headers if name == b"content-length"), 0)
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Counts the body."""
+        self._body_left -= len(body)
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """Goes on with what has come already."""
+        super().on_response_complete()
+        if self._received and not self.transport.is_closing():
+            self._hold()
+            self.loop.call_soon(self._parse)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets what was not parsed."""
+        self._received, self._is_holding = b"", False
+        super().connection_lost(exc)
+
+    def _parse(self) -> None:
+        for _ in range(_PIECES_A_TURN):
+            if self._ending or self._position >= len(self._received):
+                self._received, self._position = b"", 0
+                self._read_on()
+                return
+            if len(self.pipeline) >= _MAX_AHEAD:
+                self._hold()
+                return
+            start, self._position = self._position, self._end_of_piece()
+            super().data_received(self._received[start : self._position])
+        self._hold()
+        self.loop.call_soon(self._parse)
+
+    def _hold(self) -> None:
+        if not self.transport.is_closing():
+            self._is_holding = True
+            self.flow.pause_reading()
+
+    def _read_on(self) -> None:
+        """Reads more, unless uvicorn waits until the application has taken what there is."""
+        if self._is_holding and not self.transport.is_closing():
+            self._is_holding = False
+            if self._ending or self._is_idle or not (self.pipeline or len(self.cycle.body) > HIGH_WATER_LIMIT):
+                self.flow.resume_reading()
+
+    def _end_of_piece(self) -> int:
+        if self._in_message and not self._in_head:
+            if self._body_left > 0:
+                return min(self._position + self._body_left, len(self._received))
+            found = self._received.find(_END_OF_HEAD, self._position + _PIECE_OF_CHUNKS_BYTES)
+        else:
+            found = self._received.find(_END_OF_HEAD, self._position)
+        return len(self._received) if found < 0 else found + len(_END_OF_HEAD)
