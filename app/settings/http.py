@@ -54,8 +54,8 @@ class HttpSettings(EnvironmentSettings):
     min_upload_bytes_per_s: int = Field(
         default=1_000,
         ge=0,
-        description="Lowest speed of an upload over every 5 seconds, and of reading a long answer over every 15. A slower "
-        "upload is refused with 408, a slower reader is disconnected. 0: any speed",
+        description="Lowest speed of an upload over every 5 seconds, and of reading a long answer over every 15. A "
+        "slower upload is refused with 408, a slower reader is disconnected. 0: any speed",
     )
     idle_timeout_s: float = Field(
         default=75.0,
