@@ -60,6 +60,12 @@ class TooManyPixelsError(ImageError):
     code = "too_many_pixels"
 
 
+class TooMuchMemoryError(ImageError):
+    """Decoding the image would take more memory than the limit allows, by an estimate from its header."""
+
+    code = "too_much_memory"
+
+
 class BodyTooLargeError(PredictorError):
     """The body has more bytes than the limit allows; they are counted while it is read."""
 

@@ -53,8 +53,8 @@ TimeoutMs = Annotated[
 
 _UNAVAILABLE = ("request_too_slow", "overloaded", "not_ready", "draining", "deadline_exceeded", "internal")
 _PREDICT_ERRORS = responses(
-    "empty_body", "corrupt_image", "unknown_model", "body_too_large", "too_many_pixels", "unsupported_format",
-    "unsupported_encoding", "missing_file", "invalid_parameter", *_UNAVAILABLE,
+    "empty_body", "corrupt_image", "unknown_model", "body_too_large", "too_many_pixels", "too_much_memory",
+    "unsupported_format", "unsupported_encoding", "missing_file", "invalid_parameter", *_UNAVAILABLE,
 )  # fmt: skip
 _BATCH_ERRORS = responses(
     "empty_body", "corrupt_image", "body_too_large", "unsupported_encoding", "missing_file", "invalid_parameter",

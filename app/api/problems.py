@@ -42,6 +42,7 @@ PROBLEMS: dict[str, Problem] = {
     "model_rejected": Problem(409, "The version cannot be served"),
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
+    "too_much_memory": Problem(413, "The image takes too much memory to decode"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
     "unsupported_encoding": Problem(415, "Not a content encoding that is decoded"),
     "missing_file": Problem(422, "No image file in the form"),

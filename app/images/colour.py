@@ -6,6 +6,7 @@ scale 16 bits to 8 -> split alpha off -> ICC profile, or numbers instead, to sRG
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -49,6 +50,12 @@ _PROBE: Final = np.concatenate(
     ]
 ).astype(np.uint8)[None]
 _ROUNDING: Final = 1  # levels of 255
+BANDS_FROM_PIXELS: Final = 4_000_000
+"""Larger images are converted in bands, so that the steps of a conversion hold no further copies of all pixels."""
+
+BAND_PIXELS: Final = 1_000_000
+"""A band has about as many, and at least one row."""
+
 _GREY_MODES: Final = {"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"}
 
 
@@ -78,7 +85,41 @@ def to_rgb(
         adjustments.append("cmyk_to_rgb" if image.mode == "CMYK" else "colour_space_to_rgb")
     if bit_depth > 8:
         adjustments.append("16_bit_to_8_bit")
-    colour, alpha = _split_alpha(image, bit_depth)
+    is_inverted = (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    )  # WhiteIsZero, which Pillow inverts up to 8 bits only
+    told: list[Adjustment] = []
+    rgb = None
+    for top, band in _bands(image):
+        converted = _band_to_rgb(band, bit_depth, told, coded, is_inverted=is_inverted)
+        if band is image:
+            rgb = converted
+        elif converted is band and band.mode == "RGB" and "transparency" not in band.info:
+            rgb = image  # nothing is to be done, in this band or another
+            break
+        else:
+            rgb = rgb or Image.new("RGB", image.size)
+            rgb.paste(converted, (0, top))
+    adjustments += dict.fromkeys(told)
+    assert rgb is not None
+    return rgb
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Gives a large image in bands from top to bottom, each with its first row, so that copies of it stay small."""
+    if image.width * image.height <= BANDS_FROM_PIXELS:
+        yield 0, image
+        return
+    rows = max(1, BAND_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _band_to_rgb(
+    image: Image.Image, bit_depth: int, adjustments: list[Adjustment], coded: CodedColour | None, *, is_inverted: bool
+) -> Image.Image:
+    colour, alpha = _split_alpha(image, bit_depth, is_inverted=is_inverted)
     if colour.mode == "YCbCr":
         colour = colour.convert("RGB")  # a profile beside YCbCr describes RGB
     profile = image.info.get("icc_profile")
@@ -98,11 +139,11 @@ def to_rgb(
     return composite
 
 
-def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image.Image | None]:
+def _split_alpha(image: Image.Image, bit_depth: int, *, is_inverted: bool) -> tuple[Image.Image, Image.Image | None]:
     """Returns colour (mode L, RGB, CMYK, YCbCr or LAB, 8 bits) and alpha (mode L), or None where all is opaque."""
     key = image.info.get("transparency")
     if image.mode.startswith("I;16"):
-        grey, alpha = _from_16_bits(image, bit_depth, key)
+        grey, alpha = _from_16_bits(image, bit_depth, key, is_inverted=is_inverted)
         return grey, alpha
     if image.mode == "P" and key is None:
         # A palette may itself have alpha (Pillow allows it). Only the conversion shows it.
@@ -126,17 +167,16 @@ def _split_alpha(image: Image.Image, bit_depth: int) -> tuple[Image.Image, Image
     return image, Image.fromarray(np.where(keyed, 0, 255).astype(np.uint8))
 
 
-def _from_16_bits(image: Image.Image, bit_depth: int, key: object) -> tuple[Image.Image, Image.Image | None]:
+def _from_16_bits(
+    image: Image.Image, bit_depth: int, key: object, *, is_inverted: bool
+) -> tuple[Image.Image, Image.Image | None]:
     """Scales 9- to 16-bit grey to 8 bits, rounding (Pillow's own conversion clips at 255)."""
     samples = np.asarray(image).astype(np.uint32)  # (H, W)
     largest = 2**bit_depth - 1
     alpha = Image.fromarray(np.where(samples == key, 0, 255).astype(np.uint8)) if isinstance(key, int) else None
     grey = ((np.minimum(samples, largest) * 255 + largest // 2) // largest).astype(np.uint8)
-    if (
-        isinstance(image, TiffImagePlugin.TiffImageFile)
-        and image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
-    ):
-        grey = 255 - grey  # WhiteIsZero, which Pillow inverts up to 8 bits only
+    if is_inverted:
+        grey = 255 - grey
     return Image.fromarray(grey), alpha
 
 
@@ -165,6 +205,24 @@ def _coded_to_srgb(colour: Image.Image, coded: CodedColour, adjustments: list[Ad
     if coded.is_hdr:
         adjustments.append("hdr_to_sdr")
     return converted
+
+
+def changes_colours(mode: str, profile: bytes | None, coded: CodedColour | None) -> bool:
+    """Returns whether colours of a mode are converted, by an ICC profile or by numbers; True where that is unknown.
+
+    Args:
+        mode: a mode of Pillow.
+        profile: the image's ICC profile; None if it has none.
+        coded: the colour space that the file tells by numbers; None if it tells none.
+    """
+    if profile is None:
+        profile = coded.profile if coded is not None else None
+    if profile is None or len(profile) > MAX_PROFILE_BYTES:
+        return False
+    try:
+        return _srgb_transform(profile, mode)[1] is not None
+    except Exception:  # it is ignored later, or the mode is converted first
+        return True
 
 
 def _converted(colour: Image.Image, profile: bytes | None) -> Image.Image:

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from app.errors import CorruptImageError, EmptyBodyError, ImageError, TooManyPixelsError, UnsupportedFormatError
+from app.errors import CorruptImageError, EmptyBodyError, PredictorError, TooManyPixelsError, UnsupportedFormatError
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
+from app.images.decode_memory import memory_of_image, memory_of_jpeg, memory_of_webp
 from app.images.formats.exif import orientation_of
 from app.images.formats.gif_blocks import outline_gif
 from app.images.formats.heic import outline_heic
@@ -25,6 +26,7 @@ from app.images.formats.heif_boxes import outline_avif
 from app.images.formats.jpeg import decode_jpeg, outline_jpeg
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
+from app.images.formats.webp_header import outline_webp
 from app.images.limits import DEFAULT_LIMITS, FORMATS, ImageFormat, ImageLimits
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
@@ -46,9 +48,11 @@ _OUTLINES: Final[dict[ImageFormat, Callable[[bytes | bytearray | memoryview], Ou
     "PNG": outline_png,
     "GIF": outline_gif,
     "TIFF": outline_tiff,
+    "WEBP": outline_webp,
     "AVIF": outline_avif,
     "HEIC": outline_heic,
 }
+Reserve = Callable[[int, int], None]
 _PILLOW_NAMES: Final = {"HEIC": "HEIF"}
 # EXIF 2.32, table 6: the transposition that sets an image of each orientation upright.
 _UPRIGHT: Final = {
@@ -106,6 +110,7 @@ def decode(
     *,
     limits: ImageLimits = DEFAULT_LIMITS,
     min_shorter_side: int | None = None,
+    reserve: Reserve | None = None,
 ) -> DecodedImage:
     """Decodes an image of any supported format and mode to upright 8-bit sRGB.
 
@@ -114,6 +119,8 @@ def decode(
         limits: which images are accepted.
         min_shorter_side: the pixels that the shorter side of a JPEG must keep, at least, so that it may be decoded at
             1/2, 1/4 or 1/8 scale (in the DCT domain, by libjpeg). None decodes in full.
+        reserve: called before pixels are made with the bytes that it will take, by an estimate, and with the number of
+            pixels of the decoded image. It may wait, or raise an error of its own.
 
     Raises:
         EmptyBodyError: there are no bytes.
@@ -134,12 +141,18 @@ def decode(
         scale, bit_depth = 1, 8
         if image_format == "JPEG":
             scale = _scale(outline, min_shorter_side)
+            if reserve and outline.size:
+                reserve(memory_of_jpeg(outline, scale), outline.size[0] * outline.size[1] // scale**2)
             image, mended = decode_jpeg(outline, scale)
             adjustments += ((_SCALED[scale],) if scale > 1 else ()) + mended
         else:
+            if reserve and image_format == "WEBP" and outline.size:  # which takes memory as soon as it is opened
+                reserve(memory_of_webp(outline), outline.size[0] * outline.size[1])
             image = Image.open(io.BytesIO(outline.file), formats=[_PILLOW_NAMES.get(image_format, image_format)])
             _check_pixels(image, limits)
             bit_depth = bit_depth_of(image)
+            if reserve and image_format != "WEBP":
+                reserve(memory_of_image(image, image_format, outline), image.width * image.height)
             image.load()
             _check_palette(image, image_format)
             if image_format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
@@ -191,7 +204,7 @@ def _pillow_errors_mean_corrupt(image_format: str, outline: Outline) -> Iterator
     """Turns what Pillow's plugins raise on bad input, nearly every built-in exception, into an ImageError."""
     try:
         yield
-    except (ImageError, MemoryError):
+    except (PredictorError, MemoryError):
         raise
     except Exception as error:
         reason = str(error) or type(error).__name__

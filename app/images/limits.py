@@ -26,7 +26,7 @@ class ImageLimits:
         formats: the formats that are switched on.
     """
 
-    max_pixels: int = 100_000_000
+    max_pixels: int = 125_000_000
     formats: tuple[ImageFormat, ...] = FORMATS
 
 

@@ -22,6 +22,7 @@ class Outline:
         profile: the ICC profile; None if there is none, or if it is damaged or too long.
         colour: the colour space that the file tells by numbers, if no profile decides.
         bands: the samples of a JPEG's pixel, 1, 3 or 4; 0 for other formats.
+        coefficient_bytes: what libjpeg keeps of all scans until the last one is read; 0 where one scan has everything.
         kind: the samples of a TIFF in words, if its directory makes sense; else empty.
         damage: a sentence that refuses the image, if its size is allowed; empty for a sound file.
         mended: what was left out or added so that the file can be decoded.
@@ -36,6 +37,7 @@ class Outline:
     profile: bytes | None = field(default=None, repr=False)
     colour: CodedColour | None = None
     bands: int = 0
+    coefficient_bytes: int = 0
     kind: str = ""
     damage: str = ""
     mended: tuple[Adjustment, ...] = ()

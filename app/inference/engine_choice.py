@@ -22,6 +22,7 @@ from app.images.limits import DEFAULT_LIMITS
 from app.inference.adaptive_engine import AdaptiveEngine, composed
 from app.inference.artifact import Artifact
 from app.inference.cuda_engine import CudaEngine
+from app.inference.decode_budget import DecodeBudget
 from app.inference.engine import Engine, Probabilities, UnavailableError
 from app.inference.golden_check import MAX_DEVIATIONS, check_golden, grey_image, warm_up
 from app.inference.measured import Candidate, GoldenCheck
@@ -64,6 +65,7 @@ async def choose_engine(
     settings: ModelSettings,
     *,
     decode_pool: Executor | None,
+    decode_budget: DecodeBudget,
     max_queue_items: int,
     keep_layout: LayoutChoice | None = None,
 ) -> EngineChoice:
@@ -74,6 +76,7 @@ async def choose_engine(
         devices: the devices to compute on. Only GPUs may be several.
         settings: the settings of engine, precision, streams, threads and batching.
         decode_pool: the threads that decode for the pipeline; None where its streams decode.
+        decode_budget: the memory for decoding.
         max_queue_items: the most images that may wait in the pipeline.
         keep_layout: the layout to take without measuring; None to measure and take the best one.
 
@@ -81,7 +84,7 @@ async def choose_engine(
         ArtifactError: TorchScript, or the only engine that the settings allow, cannot be built or fails its golden
             check.
     """
-    selection = _EngineSelection(artifact, devices, settings, decode_pool, max_queue_items, keep_layout)
+    selection = _EngineSelection(artifact, devices, settings, decode_pool, decode_budget, max_queue_items, keep_layout)
     try:
         choice = await selection.choose()
     except BaseException:
@@ -107,6 +110,7 @@ class _EngineSelection:
         devices: tuple[torch.device, ...],
         settings: ModelSettings,
         decode_pool: Executor | None,
+        decode_budget: DecodeBudget,
         max_queue_items: int,
         keep_layout: LayoutChoice | None,
     ) -> None:
@@ -114,6 +118,7 @@ class _EngineSelection:
         self._keep_layout = keep_layout
         self._settings = settings
         self._decode_pool = decode_pool
+        self._decode_budget = decode_budget
         self._max_queue_items = max_queue_items
         self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
         self._builders = possible_engines(artifact, devices, settings)
@@ -161,6 +166,7 @@ class _EngineSelection:
             self._settings,
             streams=self._layouts[0].streams,
             decode_pool=self._decode_pool,
+            decode_budget=self._decode_budget,
             max_queue_items=self._max_queue_items,
         )
         self._pipelines.append(pipeline)

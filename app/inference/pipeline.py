@@ -24,6 +24,7 @@ from app.images.colour import Adjustment
 from app.images.limits import ImageFormat, ImageLimits
 from app.inference.artifact import Artifact
 from app.inference.batcher import Batcher
+from app.inference.decode_budget import DecodeBudget
 from app.inference.engine import Engine, Probabilities
 from app.inference.prepare import PreparedImage, prepare
 from app.settings import ModelSettings
@@ -64,6 +65,7 @@ class Classification:
 class _Encoded:
     content: bytes | bytearray = field(repr=False)
     limits: ImageLimits
+    deadline: float
 
 
 class _Computed(NamedTuple):
@@ -83,6 +85,7 @@ class Pipeline:
         settings: the settings of batching and of the images that are accepted.
         streams: how many batches are computed at once.
         decode_pool: the threads that decode, shared by all models; None where the streams decode.
+        decode_budget: the memory for decoding, shared by all models.
         max_queue_items: the most images that may wait for a stream.
     """
 
@@ -94,17 +97,21 @@ class Pipeline:
         *,
         streams: int,
         decode_pool: Executor | None,
+        decode_budget: DecodeBudget,
         max_queue_items: int,
     ) -> None:
         self._artifact = artifact
         self._limits = settings.image_limits
         self._engine = engine
         self._decode_pool = decode_pool
+        self._decode_budget = decode_budget
+        # A stream that holds an image at full size may not wait for the memory of the next one.
+        alone = decode_pool is None and not artifact.is_split
         self._batcher: Batcher[_Encoded | PreparedImage, PreparedImage, _Computed] = Batcher(
             self._prepare,
             self._infer,
             streams=streams,
-            max_batch_size=settings.max_batch_size,
+            max_batch_size=1 if alone else settings.max_batch_size,
             max_batch_delay_ms=settings.max_batch_delay_ms,
             max_queue_items=max_queue_items,
         )
@@ -126,7 +133,7 @@ class Pipeline:
             app.inference.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        image: _Encoded | PreparedImage = _Encoded(encoded, limits or self._limits)
+        image: _Encoded | PreparedImage = _Encoded(encoded, limits or self._limits, deadline)
         if self._decode_pool is not None:
             loop = asyncio.get_running_loop()
             waiting = [image]
@@ -198,7 +205,11 @@ class Pipeline:
         """Prepares an image, unless that has been done."""
         if isinstance(image, PreparedImage):
             return image
-        return prepare(image.content, self._artifact, self._engine.precision, image.limits)
+        with self._decode_budget.turn(image.deadline) as turn:
+            prepared = prepare(image.content, self._artifact, self._engine.precision, image.limits, turn.reserve)
+            if not self._artifact.is_split:
+                turn.keep_for(prepared.pixels)
+            return prepared
 
     def _infer(self, batch: Sequence[PreparedImage]) -> list[_Computed]:
         probabilities = self._engine([image.pixels for image in batch])

@@ -6,16 +6,18 @@ encoded bytes -> decode (a large JPEG at a reduced scale) -> resize and crop (to
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
 from app.images.colour import Adjustment
-from app.images.decode import MIN_DETAIL, decode
+from app.images.decode import MIN_DETAIL, Reserve, decode
 from app.images.limits import ImageFormat, ImageLimits
 from app.images.resize import resize_and_crop
 from app.inference.artifact import Artifact
 from app.inference.engine import Precision
+
+_TENSOR_BYTES: Final = 6  # of a pixel: its three bands, and a copy of them
 
 
 class PreparedImage(NamedTuple):
@@ -42,7 +44,13 @@ class PreparedImage(NamedTuple):
     resize_s: float
 
 
-def prepare(encoded: bytes | bytearray, artifact: Artifact, precision: Precision, limits: ImageLimits) -> PreparedImage:
+def prepare(
+    encoded: bytes | bytearray,
+    artifact: Artifact,
+    precision: Precision,
+    limits: ImageLimits,
+    reserve: Reserve | None = None,
+) -> PreparedImage:
     """Prepares one image.
 
     Args:
@@ -51,6 +59,7 @@ def prepare(encoded: bytes | bytearray, artifact: Artifact, precision: Precision
         precision: the engine's precision. In float32 an image that is decoded in full is resized exactly; lower
             precisions take a faster way that is at most one level off.
         limits: which images are accepted.
+        reserve: called with what decoding will take; see `decode`.
 
     Raises:
         ImageError: the image is not accepted, or cannot be decoded.
@@ -58,11 +67,16 @@ def prepare(encoded: bytes | bytearray, artifact: Artifact, precision: Precision
     started_at = time.monotonic()
     resize_size, image_size = artifact.resize_size, artifact.image_size
     if resize_size is None or image_size is None:
-        image = decode(encoded, limits=limits)
+
+        def reserve_copies(needed: int, pixels: int) -> None:
+            if reserve:
+                reserve(needed + _TENSOR_BYTES * pixels, pixels)
+
+        image = decode(encoded, limits=limits, reserve=reserve_copies)
         pixels = image.to_tensor()
         decoded_at = resized_at = time.monotonic()
     else:
-        image = decode(encoded, limits=limits, min_shorter_side=MIN_DETAIL * resize_size)
+        image = decode(encoded, limits=limits, min_shorter_side=MIN_DETAIL * resize_size, reserve=reserve)
         decoded_at = time.monotonic()
         pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=precision == "float32")
         resized_at = time.monotonic()

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from app.errors import ArtifactError
 from app.inference.artifact import Artifact, load_artifact
+from app.inference.decode_budget import DecodeBudget
 from app.inference.engine import resolve_devices
 from app.inference.engine_choice import EngineChoice, choose_engine
 from app.inference.thread_layout import LayoutChoice
@@ -29,12 +30,16 @@ class Loader:
         settings: the settings of device, engine, streams and batching.
         store: the store that holds the models.
         max_queue_items: the most images that may wait for each model.
+
+    Attributes:
+        decode_budget: the memory for decoding that all models share.
     """
 
     def __init__(self, settings: ModelSettings, store: ModelStore, *, max_queue_items: int) -> None:
         self._settings = settings
         self._store = store
         self._decode_pool: ThreadPoolExecutor | None = None
+        self.decode_budget = DecodeBudget(settings.decode_bytes)
         self._max_queue_items = max_queue_items
 
     async def load(self, reference: str, *, previous: ServedModel | None = None) -> ServedModel:
@@ -82,6 +87,7 @@ class Loader:
             devices,
             settings,
             decode_pool=self._decode_pool,
+            decode_budget=self.decode_budget,
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
             keep_layout=keep_layout,
         )

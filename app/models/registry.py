@@ -65,6 +65,7 @@ class Registry:
         self._metrics = metrics
         self._memory_budget_bytes = 1_000_000 * memory_budget_mb
         self._loader = Loader(settings, self.store, max_queue_items=max_queue_items)
+        self.decode_budget = self._loader.decode_budget
         self._loading = asyncio.Lock()  # one at a time: two would need the memory and the cores of both
         self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 

@@ -75,6 +75,7 @@ def share_limits(settings: Settings, workers: int) -> Settings:
         "max_pending_images": part,
         "max_pending_bytes": max(-(-settings.max_pending_bytes // workers), settings.max_body_bytes),
         "max_connections": -(-settings.max_connections // workers),
+        "max_decode_mb": max(1, settings.decode_bytes // 1_000_000 // workers),
         "cores": max(1, settings.core_count // workers),
     }
     return settings.model_copy(update=shared)

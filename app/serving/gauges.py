@@ -63,6 +63,7 @@ class GaugeSampler:
         metrics = self._metrics
         metrics.pending_images.set(self._admission.pending_images)
         metrics.pending_bytes.set(self._admission.pending_bytes)
+        metrics.decode_bytes.set(self._registry.decode_budget.used_bytes)
         depths: Tally[str] = Tally()
         for model in self._registry.served:  # several versions of a model count together
             depths[model.artifact.name] += model.pipeline.queue_depth

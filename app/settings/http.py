@@ -30,7 +30,7 @@ class HttpSettings(EnvironmentSettings):
         description="Request headers that pages of these origins may send besides those that the service reads and "
         "those of tracing, separated by commas. * allows every header",
     )
-    max_body_bytes: int = Field(default=20_000_000, ge=1, description="Largest size of a request's body, in bytes")
+    max_body_bytes: int = Field(default=50_000_000, ge=1, description="Largest size of a request's body, in bytes")
     max_images_per_request: int = Field(
         default=64, ge=1, description="Largest number of images in one request to /predict/batch"
     )

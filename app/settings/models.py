@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from app.settings.lists import split_commas
 from app.store.references import check_names, references
 from app.system.cores import usable_cores
 from app.system.environment import EnvironmentSettings
+from app.system.memory import usable_memory
+
+_DECODE_SHARE: Final = 4  # the rest is for models, bodies and libraries
 
 
 class StoreSettings(EnvironmentSettings):
@@ -76,9 +79,15 @@ class ModelSettings(StoreSettings):
         description="Most milliseconds that a batch waits for more images before it is computed",
     )
     max_pixels: int = Field(
-        default=100_000_000,
+        default=125_000_000,
         ge=1,
         description="Largest number of pixels in an image. The number is read from the image's header, before decoding",
+    )
+    max_decode_mb: int = Field(
+        default=0,
+        ge=0,
+        description="Most memory, in MB by an estimate from their headers, that images take while they are decoded. "
+        "One that takes more is refused with 413, others wait. 0: a quarter of the memory of the machine or container",
     )
     formats: str = Field(
         default=",".join(FORMATS), pattern=r"\S", description="Image formats that are accepted, separated by commas"
@@ -118,6 +127,11 @@ class ModelSettings(StoreSettings):
     def core_count(self) -> int:
         """The number of CPU cores to compute on. Every number of threads is derived from it."""
         return self.cores or usable_cores()
+
+    @property
+    def decode_bytes(self) -> int:
+        """The most bytes that images may take while they are decoded."""
+        return self.max_decode_mb * 1_000_000 or usable_memory() // _DECODE_SHARE
 
     @property
     def image_limits(self) -> ImageLimits:

@@ -2,6 +2,7 @@
 
 cores.py -> counts the cores that this process may use
 worker_board.py -> holds what the workers of a service tell each other, in shared memory
+memory.py -> how much memory this process may use
 environment.py -> the environment variables that hold settings
 origins.py -> web origins as browsers write them
 kernel.py -> lowers thread priorities, returns freed memory, raises the limit on open files

@@ -116,6 +116,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
+        self.decode_bytes = Gauge(
+            "predictor_decode_bytes",
+            "Memory that images take while they are decoded, by an estimate",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self.connections = Gauge(
             "predictor_connections", "Open connections", multiprocess_mode="livesum", registry=self.registry
         )

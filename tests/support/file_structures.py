@@ -55,6 +55,20 @@ def structures(pixels: Pixels) -> dict[str, bytes]:
     }
 
 
+def huge_webp(width: int, height: int) -> bytes:
+    """Returns a lossless WebP of one colour, of any size in 40 bytes: no pixel of it costs a bit.
+
+    Args:
+        width: up to 16,384 pixels.
+        height: up to 16,384 pixels.
+    """
+    encoded = bytearray(encode(Image.new("RGB", (16, 16), (200, 30, 30)), "WEBP", lossless=True))
+    start = encoded.index(b"VP8L") + 9  # the chunk's length and the signature 0x2F stand before the size
+    flags = int.from_bytes(encoded[start : start + 4], "little") >> 28
+    encoded[start : start + 4] = (width - 1 | (height - 1) << 14 | flags << 28).to_bytes(4, "little")
+    return bytes(encoded)
+
+
 def rle_bmp(runs: bytes, *, width: int, height: int) -> bytes:
     """Returns an 8-bit run-length encoded bitmap with a grey palette."""
     palette = b"".join(bytes([i, i, i, 0]) for i in range(256))

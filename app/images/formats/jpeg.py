@@ -45,6 +45,7 @@ _APP2: Final = 0xE2
 _EXIF: Final = b"Exif\0\0"
 _PROFILE: Final = b"ICC_PROFILE\0"
 # ITU-T T.81, table B.1: frames by how they are coded; baseline, extended and progressive Huffman coding are served.
+_PROGRESSIVE: Final = 0xC2
 _SERVED_FRAMES: Final = {0xC0, 0xC1, 0xC2}
 _OTHER_FRAMES: Final = {
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7), "Lossless and hierarchical JPEG images are"),
@@ -68,13 +69,13 @@ def outline_jpeg(encoded: bytes | bytearray | memoryview) -> Outline:
         CorruptImageError: there is no frame or no scan, or there are more segments or scans than any encoder writes.
         UnsupportedFormatError: samples, bands or a coding that are not served.
     """
-    frame, orientation, profile_parts, marker = None, None, [], _EOI
+    frame, orientation, profile_parts, marker, is_progressive = None, None, [], _EOI, False
     for marker, start, end in _segments(encoded):
         content = bytes(encoded[start + 4 : end])
         if marker in _OTHER_FRAMES:
             raise UnsupportedFormatError(f"{_OTHER_FRAMES[marker]} not served. Send one with Huffman coding.")
         if marker in _SERVED_FRAMES:
-            frame = content
+            frame, is_progressive = content, marker == _PROGRESSIVE
         elif marker == _APP1 and content.startswith(_EXIF) and orientation is None:
             orientation = orientation_of(content[len(_EXIF) :])
         elif marker == _APP2 and content.startswith(_PROFILE):
@@ -95,7 +96,16 @@ def outline_jpeg(encoded: bytes | bytearray | memoryview) -> Outline:
         has_profile=bool(profile_parts),
         profile=_joined(profile_parts),
         bands=frame[5],
+        coefficient_bytes=_coefficient_bytes(frame) if is_progressive or content[:1] < frame[5:6] else 0,
     )
+
+
+def _coefficient_bytes(frame: bytes) -> int:
+    """Returns the size of all coefficients of a frame: two bytes for each sample, of which subsampling leaves fewer."""
+    height, width = (int.from_bytes(frame[at : at + 2], "big") for at in (1, 3))
+    factors = [(factor >> 4, factor & 15) for factor in frame[7 : 6 + 3 * frame[5] : 3]]
+    most = max((across for across, _ in factors), default=1) * max((down for _, down in factors), default=1)
+    return 2 * width * height * sum(across * down for across, down in factors) // max(most, 1)
 
 
 def _segments(encoded: bytes | bytearray | memoryview) -> Iterator[tuple[int, int, int]]:

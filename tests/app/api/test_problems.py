@@ -14,11 +14,13 @@ from app.api.problems import PROBLEMS
 from app.inference.torchscript_engine import TorchScriptEngine
 from app.serving.service import Phase
 from tests.support.colours import StartApp, applications, colour_image
+from tests.support.file_structures import huge_webp
 from tests.support.images import png
 
 FORM = {"Content-Type": "multipart/form-data; boundary=xyz"}
 
 
+HUGE_WEBP = huge_webp(10_000, 10_000)
 HUGE_PNG = png([bytes(60)], width=20_000, height=20_000, bit_depth=8, colour_type=2)
 FORM_WITHOUT_FILE = b'--xyz\r\nContent-Disposition: form-data; name="a"\r\n\r\nb\r\n--xyz--\r\n'
 
@@ -29,6 +31,7 @@ REQUESTS: dict[str, tuple[str, dict[str, object]]] = {
     "not_found": ("/nowhere", {"content": b"x"}),
     "method_not_allowed": ("/metrics", {"content": b"x"}),
     "body_too_large": ("/predict", {"content": b"x" * 20_001}),
+    "too_much_memory": ("/predict", {"content": HUGE_WEBP}),
     "too_many_pixels": ("/predict", {"content": HUGE_PNG}),
     "unsupported_format": ("/predict", {"content": b"%PDF-1.7"}),
     "unsupported_encoding": ("/predict", {"content": b"x", "headers": {"Content-Encoding": "br"}}),
@@ -56,9 +59,9 @@ def check(response: object, code: str) -> None:
 
 @pytest.fixture(scope="module")
 def client_of_small_bodies(colours_store: Path) -> Iterator[TestClient]:
-    """An application that takes no more than 20 kB at once."""
+    """An application that takes no more than 20 kB at once, and decodes in no more than 1 GB."""
     with applications(colours_store) as start:
-        yield start(max_body_bytes=20_000)
+        yield start(max_body_bytes=20_000, max_decode_mb=1_000)
 
 
 @pytest.mark.parametrize("code", REQUESTS)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.file_structures import rle_bmp
-from tests.support.images import Pixels, encode, png, tiff
+from tests.support.file_structures import huge_webp, rle_bmp
+from tests.support.icc import rgb_profile
+from tests.support.images import Pixels, encode, exif, png, tiff
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +23,29 @@ MAX_PIXELS = 1_000_000
 MAX_GROWTH_BYTES = 150 * MIB  # far more than any picture of 1 MP needs, far less than any of the bombs would take
 
 # The peak is the kernel's: what was asked for and never touched costs nothing, what was freed again still counts.
+_ESTIMATE_AND_MEASURE = """
+import ctypes, io, json, sys
+from pathlib import Path
+from PIL import Image
+from app.images.decode import decode
+
+def status(name):
+    return 1024 * int(Path("/proc/self/status").read_text().split(name)[1].split()[0])
+
+def first_uses():
+    file = io.BytesIO()
+    Image.new("RGBA", (64, 64)).save(file, "PNG")
+    decode(file.getvalue())
+
+first_uses()
+for path in sys.argv[1:]:
+    encoded, estimates = Path(path).read_bytes(), []
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
+    before = status("VmRSS:")
+    decode(encoded, reserve=lambda needed, pixels: estimates.append(needed))
+    print(json.dumps([Path(path).stem, sum(estimates), status("VmHWM:") - before]))
+"""
 _DECODE_AND_MEASURE = """
 import json, sys
 from pathlib import Path
@@ -100,3 +124,53 @@ def test_no_bomb_fills_the_memory(small_cat: Pixels, tmp_path: Path) -> None:
     assert {name: growth for name, (_, growth) in reports.items() if growth > MAX_GROWTH_BYTES} == {}
     refused = {name for name, (outcome, _) in reports.items() if outcome == "TooManyPixelsError"}
     assert refused == {"png-header", "gif-screen", "gif-frame", "webp-canvas", "tiff-tile"}
+
+
+def _large_files() -> dict[str, bytes]:
+    """Images of 9 MP of every kind that decoders treat in their own way."""
+    size = (3_000, 3_000)
+    rgb, rgba = Image.new("RGB", size, (200, 30, 30)), Image.new("RGBA", size, (200, 30, 30, 128))
+    grey, palette = rgb.convert("L"), Image.new("P", size)
+    rows = [bytes(2 * size[0])] * size[1]
+    return {
+        "png-rgb": encode(rgb, "PNG", compress_level=1),
+        "png-rgba": encode(rgba, "PNG", compress_level=1),
+        "png-grey": encode(grey, "PNG", compress_level=1),
+        "png-grey-16": png(rows, width=size[0], bit_depth=16, colour_type=0),
+        "png-palette": encode(palette, "PNG", compress_level=1, transparency=0),
+        "png-tall": png([bytes(4)] * 3_000_000, width=1, bit_depth=8, colour_type=6),
+        "png-turned": encode(rgb, "PNG", compress_level=1, exif=exif(6)),
+        "png-profile": encode(rgb, "PNG", compress_level=1, icc_profile=rgb_profile()),
+        "webp-lossless": huge_webp(*size),
+        "webp-alpha": encode(rgba, "WEBP", quality=10, method=0),
+        "avif": encode(rgb, "AVIF", speed=10),
+        "avif-alpha": encode(rgba, "AVIF", speed=10),
+        "jpeg": encode(rgb, "JPEG"),
+        "jpeg-progressive": encode(rgb, "JPEG", progressive=True),
+        "jpeg-progressive-444": encode(rgb, "JPEG", progressive=True, subsampling=0),
+        "jpeg-cmyk": encode(rgb.convert("CMYK"), "JPEG"),
+        "jpeg-turned": encode(rgb, "JPEG", exif=exif(6)),
+        "gif": encode(palette, "GIF"),
+        "bmp": encode(rgb, "BMP"),
+        "tiff-lzw": encode(rgb, "TIFF", compression="tiff_lzw"),
+        "tiff-rgba": encode(rgba, "TIFF", compression="tiff_deflate"),
+        "tiff-group4": encode(rgb.convert("1"), "TIFF", compression="group4"),
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+def test_estimate_from_the_header_is_near_the_measured_peak(tmp_path: Path) -> None:
+    files = _large_files()
+    for name, encoded in files.items():
+        (tmp_path / f"{name}.bin").write_bytes(encoded)
+    finished = subprocess.run(
+        [sys.executable, "-c", _ESTIMATE_AND_MEASURE, *map(str, sorted(tmp_path.iterdir()))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+        cwd=Path(__file__).parents[3],
+    )
+    ratios = {name: peak / estimate for name, estimate, peak in map(json.loads, finished.stdout.splitlines())}
+    assert ratios.keys() == files.keys()
+    assert {name: ratio for name, ratio in ratios.items() if ratio > 1.3 or ratio < 0.5} == {}

@@ -101,3 +101,9 @@ def test_reduced_pixels_lie_where_scale_and_offset_say(size: tuple[int, int], or
         difference = (found - expected)[inside, inside]
         assert np.abs(difference).max() < 2  # each is half a level off by rounding, and JPEG has its say
         assert abs(difference.mean()) < 0.6
+
+
+@pytest.mark.slow
+def test_photo_of_108_megapixels_is_decoded_at_a_reduced_scale_by_default() -> None:
+    image = decode(encode(Image.new("RGB", (12_032, 9_024), (200, 30, 30)), "JPEG"), min_shorter_side=1_024)
+    assert (image.width, image.height, image.scale, image.pixels.size) == (12_032, 9_024, 8, (1_504, 1_128))
