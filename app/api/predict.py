@@ -6,6 +6,8 @@ parameters -> which model? -> room? -> read the upload -> take a permit -> class
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, TypeVar
@@ -131,17 +133,19 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
 
     @contextmanager
     def upload_of(request: Request, model: ServedModel, timeout_ms: int | None) -> Iterator[Upload]:
-        deadline = service.deadline_of(request.state.started_at, timeout_ms)
+        started_at = request.state.started_at
+        patience = math.inf if timeout_ms is None else started_at + timeout_ms / 1000
         # The body of a request that is refused here is never read.
         declared = min(declared_bytes(request), settings.max_body_bytes)
+        deadline = service.deadline_of(started_at, patience)
         service.check_admissible(model=model.artifact.name, declared_bytes=declared, deadline=deadline)
         with service.admission.hold_bytes() as held:
-            yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, deadline, held)
+            yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, patience, held)
 
     async def predict_one(request: Request, model: ServedModel, top_k: int, timeout_ms: int | None) -> Response:
         with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
             encoded = await read_image(request, upload)
-            deadline = upload.deadline
+            deadline = service.deadline_of(time.monotonic(), upload.patience)
             with service.admission.admit(model=model.artifact.name, deadline=deadline):
                 work = classify(service, model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
                 answer = await unless_disconnected(request, work, deadline=deadline)
@@ -216,9 +220,10 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
 
         with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
             images = await read_images(request, upload, max_images=settings.max_images_per_request)
-            with service.admission.admit(len(images), model=model.artifact.name, deadline=upload.deadline):
-                work = classify_all(images, upload.deadline)
-                results = await unless_disconnected(request, work, deadline=upload.deadline)
+            deadline = service.deadline_of(time.monotonic(), upload.patience)
+            with service.admission.admit(len(images), model=model.artifact.name, deadline=deadline):
+                work = classify_all(images, deadline)
+                results = await unless_disconnected(request, work, deadline=deadline)
         answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
         return Response(answer.model_dump_json(), media_type="application/json")
 

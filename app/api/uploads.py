@@ -1,4 +1,4 @@
-"""Reads the images of a request from its body as it streams, and holds it to size, pace and deadline.
+"""Reads the images of a request from its body as it streams, and holds it to size, pace and patience.
 
 a compressed body -> decompressed
 multipart/form-data -> its file parts
@@ -8,6 +8,7 @@ anything else       -> the body itself, whatever its declared content type
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -39,13 +40,13 @@ class Upload:
         max_body_bytes: the largest size of the body, in bytes.
         min_bytes_per_s: the least pace in every window of 5 seconds, in bytes a second; 0 for no least pace. Bytes
             that were sent before a window count nothing in it.
-        deadline: when the request's time is up, on the clock of `time.monotonic()`.
+        patience: when the client gives up, on the clock of `time.monotonic()`; infinite if it does not say.
         held: counts the bytes of this body towards the service's limit.
     """
 
     max_body_bytes: int
     min_bytes_per_s: int
-    deadline: float
+    patience: float
     held: HeldBytes
 
 
@@ -65,7 +66,7 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
         CorruptImageError: the body is not compressed as its header says.
         OverloadedError: the bodies of all requests together have too many bytes.
         RequestTooSlowError: the body comes more slowly than `min_bytes_per_s`.
-        DeadlineExceededError: the body is not complete at the deadline.
+        DeadlineExceededError: the client's patience ends before the body is complete.
         EmptyBodyError: the request has no body.
         MissingFileError: the form has no file, or several and none of them in a field that says which.
     """
@@ -129,15 +130,15 @@ async def _read(request: Request, upload: Upload) -> list[Part] | bytearray:
     if declared > upload.max_body_bytes:
         raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
     encoding = content_encoding(request)
-    left_s = upload.deadline - time.monotonic()
+    left_s = min(upload.patience - time.monotonic(), _PACE_WINDOW_S if upload.min_bytes_per_s else math.inf)
     try:
-        async with asyncio.timeout(min(_PACE_WINDOW_S, left_s) if upload.min_bytes_per_s else left_s) as limit:
+        async with asyncio.timeout(None if left_s == math.inf else left_s) as limit:
             chunks = _received(request, upload, limit)
             if encoding:
                 chunks = decoded(chunks, encoding, _counter(upload))
             return await _parse(request, chunks)
     except TimeoutError:
-        if upload.deadline - time.monotonic() < _CLOCK_TOLERANCE_S:
+        if upload.patience - time.monotonic() < _CLOCK_TOLERANCE_S:
             raise DeadlineExceededError("The request's time ran out before its body had come.") from None
         raise RequestTooSlowError(
             f"{upload.held.count:,} bytes of the body have come, the last ones too slowly: at least "
@@ -173,7 +174,7 @@ async def _received(request: Request, upload: Upload, limit: asyncio.Timeout) ->
         owed -= len(chunk)
         if owed <= 0 < window_bytes:
             owed = window_bytes
-            limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.deadline - time.monotonic()))
+            limit.reschedule(loop.time() + min(_PACE_WINDOW_S, upload.patience - time.monotonic()))
         yield chunk
 
 

@@ -27,7 +27,7 @@ from app.images.formats.jpeg import decode_jpeg, outline_jpeg
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
 from app.images.formats.webp_header import outline_webp
-from app.images.limits import DEFAULT_LIMITS, FORMATS, ImageFormat, ImageLimits
+from app.images.limits import DEFAULT_LIMITS, FORMATS, MAX_SIDE, ImageFormat, ImageLimits
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
 
@@ -229,6 +229,8 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
 def _check_size(width: int, height: int, limits: ImageLimits) -> None:
     if width < 1 or height < 1:
         raise CorruptImageError(f"The image's header says {width} x {height} pixels.")
+    if max(width, height) > MAX_SIDE:
+        raise TooManyPixelsError(f"The image has {width} x {height} pixels; the limit is {MAX_SIDE:,} a side.")
     if width * height > limits.max_pixels:
         raise TooManyPixelsError(
             f"The image has {width} x {height} = {width * height:,} pixels; the limit is {limits.max_pixels:,}."

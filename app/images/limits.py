@@ -13,6 +13,12 @@ FORMATS: Final[tuple[ImageFormat, ...]] = tuple(
 )
 """The formats that can be decoded here. HEIC needs the package `pi_heif`, which the extra `heic` brings."""
 
+MAX_SIDE: Final = 65_535
+"""The most pixels of a side, which is all that a JPEG can have.
+
+A PNG of 1 x 120,000,000 pixels takes 8 s to decode and as much memory for its rows as for its pixels.
+"""
+
 MAX_PROFILE_BYTES: Final = 4 * 1024 * 1024
 """The longest ICC profile that is used. The largest published CMYK profiles have about 3 MB."""
 

@@ -62,7 +62,7 @@ class EarlyRefusals:
         if service.phase is not Phase.SERVING or service.tracing is not None:  # a refusal is traced too
             return None
         started_at = time.monotonic()
-        overloaded = self._overload(service.deadline_of(started_at, None))
+        overloaded = self._overload(service.deadline_of(started_at))
         if overloaded is None:
             return None
         given = Headers(raw=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from enum import Enum, auto
 from typing import Final
 
@@ -139,12 +140,11 @@ class Service:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
         self.admission.check(model=model, more_bytes=declared_bytes, deadline=deadline)
 
-    def deadline_of(self, started_at: float, timeout_ms: int | None) -> float:
+    def deadline_of(self, received_at: float, patience: float = math.inf) -> float:
         """Returns when a request's time is up, on the clock of time.monotonic().
 
         Args:
-            started_at: when the request's head arrived, on the same clock.
-            timeout_ms: the client's own limit in ms, which can only shorten the time; None without one.
+            received_at: when the request's body was complete, on the same clock.
+            patience: when its client gives up, on the same clock; it can only shorten the time.
         """
-        timeout_s = self.settings.request_timeout_s
-        return started_at + (timeout_s if timeout_ms is None else min(timeout_s, timeout_ms / 1000))
+        return min(received_at + self.settings.request_timeout_s, patience)

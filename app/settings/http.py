@@ -66,7 +66,7 @@ class HttpSettings(EnvironmentSettings):
     request_timeout_s: float = Field(
         default=30.0,
         gt=0,
-        description="Most seconds from a request's head to its answer. A client may ask for less in the header "
+        description="Most seconds from the end of a request's body to its answer. A client asks for less by the header "
         "X-Request-Timeout-Ms",
     )
 

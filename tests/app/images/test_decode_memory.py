@@ -99,7 +99,7 @@ def _bombs(pixels: Pixels) -> dict[str, bytes]:
         "gif-screen": b"GIF89a" + struct.pack("<HH", 65_535, 65_535) + encode(pixels, "GIF")[10:],
         "gif-frame": gif_with_frame + struct.pack("<4H", 60_000, 60_000, 60_000, 60_000) + b"\0\2\0;",
         "webp-canvas": animation[:canvas] + b"\xfe\x3f\0\xfe\x3f\0" + animation[canvas + 6 :],
-        "bmp-deltas": rle_bmp(b"\0\2\xff\xff" * 8, width=MAX_PIXELS, height=1),
+        "bmp-deltas": rle_bmp(b"\0\2\xff\xff" * 8, width=1_000, height=1_000),
         "tiff-tile": tiff(inflated, one_tile),
         "tiff-strip": tiff(inflated, one_strip),
     }
@@ -138,7 +138,7 @@ def _large_files() -> dict[str, bytes]:
         "png-grey": encode(grey, "PNG", compress_level=1),
         "png-grey-16": png(rows, width=size[0], bit_depth=16, colour_type=0),
         "png-palette": encode(palette, "PNG", compress_level=1, transparency=0),
-        "png-tall": png([bytes(4)] * 3_000_000, width=1, bit_depth=8, colour_type=6),
+        "png-tall": png([bytes(4 * 137)] * 65_535, width=137, bit_depth=8, colour_type=6),
         "png-turned": encode(rgb, "PNG", compress_level=1, exif=exif(6)),
         "png-profile": encode(rgb, "PNG", compress_level=1, icc_profile=rgb_profile()),
         "webp-lossless": huge_webp(*size),

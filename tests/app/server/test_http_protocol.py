@@ -167,6 +167,28 @@ def test_body_that_keeps_the_pace_may_take_many_windows(start: Start, monkeypatc
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_steady_upload_may_take_longer_than_the_time_of_a_request(start: Start, chunked: bool) -> None:
+    image = colour_image("red")
+    pieces = [image[at : at + len(image) // 10 + 1] for at in range(0, len(image), len(image) // 10 + 1)]
+    with connect(start(model="colours", request_timeout_s=0.5, min_upload_bytes_per_s=1)) as connection:
+        more = "Transfer-Encoding: chunked\r\n"
+        connection.sendall(head(more=more) if chunked else head(length=len(image)))
+        for piece in pieces:  # in a second
+            time.sleep(0.1)
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_patience_of_a_client_ends_its_upload(start: Start) -> None:
+    with connect(start(model="colours")) as connection:
+        connection.sendall(head(length=100, more="X-Request-Timeout-Ms: 100\r\n"))
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 504 ")
+
+
 def test_trickling_bodies_keep_nobody_out(start: Start) -> None:
     url = start(model="colours", max_pending_images=2, max_body_bytes=1_000_000, max_pending_bytes=1_000_000)
     with ExitStack() as stack:
