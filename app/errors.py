@@ -72,6 +72,12 @@ class BodyTooLargeError(PredictorError):
     code = "body_too_large"
 
 
+class AnswerTooLargeError(PredictorError):
+    """The answer would have more predictions than the limit allows."""
+
+    code = "answer_too_large"
+
+
 class MissingFileError(PredictorError):
     """The body is multipart and has no usable file part."""
 

@@ -5,11 +5,10 @@ request_log.py -> what is recorded of a request
 security_headers.py -> headers that every answer carries
 auth.py, keys.py -> whose API key it is, and what that key may do
 predict.py -> the prediction routes
-content_encoding.py -> decompresses a body
-forms.py -> reads the parts of a form
-uploads.py -> reads the images of a request, within the limits
+bodies/ -> reads the images of a request, within the limits
 disconnect.py -> stops the work for a client that has left
 answers.py -> classifies the images, and shapes the results
+large_answers.py -> bounds answers with many predictions, and sends them in pieces
 schemas.py -> the JSON of requests and answers
 problems.py -> errors as `application/problem+json`
 models.py -> the routes that describe, load and unload models

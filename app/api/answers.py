@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
+from app.api.large_answers import FEW_PREDICTIONS
 from app.api.problems import problem_details
 from app.api.schemas import ClassProbability, FailedImage, ImageDescription, ImagePrediction
 from app.errors import ImageError, PredictorError
@@ -61,10 +63,11 @@ async def classify(
             span.finish(classification)
     timings.include(classification)
     service.metrics.of_model(artifact.name, artifact.version).count_image(classification, artifact.class_names)
-    return ImagePrediction(
-        predictions=top_classes(classification, artifact.class_names, top_k),
-        image=describe_image(classification),
-    )
+    if top_k <= FEW_PREDICTIONS:
+        predictions = top_classes(classification, artifact.class_names, top_k)
+    else:
+        predictions = await asyncio.to_thread(top_classes, classification, artifact.class_names, top_k)
+    return ImagePrediction(predictions=predictions, image=describe_image(classification))
 
 
 async def classify_or_explain(

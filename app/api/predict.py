@@ -18,7 +18,9 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from app.api.answers import classify, classify_or_explain
+from app.api.bodies.uploads import Upload, declared_bytes, read_image, read_images
 from app.api.disconnect import unless_disconnected
+from app.api.large_answers import answer_of, answer_of_batch, check_answer_size
 from app.api.models import ModelName
 from app.api.problems import responses
 from app.api.schemas import (
@@ -27,7 +29,6 @@ from app.api.schemas import (
     ImagePrediction,
     Prediction,
 )
-from app.api.uploads import Upload, declared_bytes, read_image, read_images
 from app.errors import InvalidParameterError
 from app.models.served_model import ServedModel
 from app.serving.service import Service
@@ -59,8 +60,8 @@ _PREDICT_ERRORS = responses(
     "unsupported_format", "unsupported_encoding", "missing_file", "invalid_parameter", *_UNAVAILABLE,
 )  # fmt: skip
 _BATCH_ERRORS = responses(
-    "empty_body", "corrupt_image", "body_too_large", "unsupported_encoding", "missing_file", "invalid_parameter",
-    *_UNAVAILABLE,
+    "empty_body", "corrupt_image", "body_too_large", "answer_too_large", "unsupported_encoding", "missing_file",
+    "invalid_parameter", *_UNAVAILABLE,
 )  # fmt: skip
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
 
@@ -155,7 +156,7 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
             predictions=answer.predictions,
             image=answer.image,
         )
-        return Response(prediction.model_dump_json(), media_type="application/json")
+        return await answer_of(prediction, predictions=top_k, admission=service.admission)
 
     def image_route(
         path: str,
@@ -220,12 +221,14 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
 
         with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
             images = await read_images(request, upload, max_images=settings.max_images_per_request)
+            check_answer_size(len(images), top_k)
             deadline = service.deadline_of(time.monotonic(), upload.patience)
             with service.admission.admit(len(images), model=model.artifact.name, deadline=deadline):
                 work = classify_all(images, deadline)
                 results = await unless_disconnected(request, work, deadline=deadline)
-        answer = BatchPrediction(model=model.artifact.name, version=model.artifact.version, results=results)
-        return Response(answer.model_dump_json(), media_type="application/json")
+        name, version = model.artifact.name, model.artifact.version
+        predictions = top_k * len(images)
+        return await answer_of_batch(name, version, results, predictions=predictions, admission=service.admission)
 
     @image_route("/models/{name}/predict", "Classify an image with a model")
     async def predict_with_model(

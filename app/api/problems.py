@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
-from app.api.content_encoding import ACCEPTED
+from app.api.bodies.content_encoding import ACCEPTED
 from app.api.schemas import ProblemDetails
 from app.errors import PredictorError
 
@@ -42,6 +42,7 @@ PROBLEMS: dict[str, Problem] = {
     "model_rejected": Problem(409, "The version cannot be served"),
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
+    "answer_too_large": Problem(413, "The answer would be too large"),
     "too_much_memory": Problem(413, "The image takes too much memory to decode"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
     "unsupported_encoding": Problem(415, "Not a content encoding that is decoded"),

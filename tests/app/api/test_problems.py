@@ -296,6 +296,7 @@ def test_service_without_its_model_is_live_but_not_ready(start_app: StartApp, tm
 def test_every_code_of_the_table_is_provoked_here() -> None:
     elsewhere = {"overloaded", "deadline_exceeded", "internal", "draining", "not_ready"}
     elsewhere |= {"malformed_request", "request_too_slow", "head_too_large"}  # tests/app/test_protocol.py
+    elsewhere |= {"answer_too_large"}  # test_large_answers.py
     elsewhere |= {"model_rejected", "memory_budget"}  # tests/app/test_upgrades.py
     elsewhere |= {"unauthorized", "forbidden"}  # tests/app/test_auth.py
 

@@ -20,7 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from app.api import uploads
+from app.api.bodies import uploads
 from app.api.problems import PROBLEMS
 from app.server import http_protocol as protocol
 from app.server.uvicorn_names import UVICORN_NAMES

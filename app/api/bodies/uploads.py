@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
-from app.api.content_encoding import content_encoding, decoded
-from app.api.forms import SINGLE_FIELDS, Part, read_form
+from app.api.bodies.content_encoding import content_encoding, decoded
+from app.api.bodies.forms import SINGLE_FIELDS, Part, read_form
 from app.errors import (
     BodyTooLargeError,
     DeadlineExceededError,
