@@ -63,6 +63,7 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
         lifespan=lambda _app: running(service),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # RequestMiddleware takes a path with a slash at its end for the one without
         telemetry={
             "tracing": False,
             "metrics": False,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Final
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
@@ -22,6 +23,7 @@ from app.telemetry.tracing import RequestSpan
 logger = logging.getLogger(__name__)
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left: it is counted and logged, and nothing is sent
+_OWN_SLASH: Final = {"/", "/docs/"}
 
 
 class RequestMiddleware:
@@ -42,6 +44,10 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        path: str = scope["path"]
+        if path.endswith("/") and path not in _OWN_SLASH:
+            # The same route, and no redirect: that would lead to whatever `Host` says, and lose a proxy's prefix.
+            scope["path"] = path[:-1]
         tracing = self._service.tracing
         if tracing is None:
             await self._handle(scope, receive, send)

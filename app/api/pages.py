@@ -24,19 +24,23 @@ _ASSETS_PATH = "static-offline-docs"
 def add_pages(app: FastAPI) -> None:
     """Adds the pages, and the three files that `/docs` needs, to an application."""
     index = _page(_INDEX_PAGE.read_text(encoding="utf-8"), image="'self' data: blob:")  # blob: the photos dropped on it
-    documentation = get_swagger_ui_html(
-        # Relative, so that a proxy may serve all of it below a path of its own.
-        openapi_url=(app.openapi_url or "").removeprefix("/"),
-        title=f"{app.title}: API",
-        swagger_js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
-        swagger_css_url=f"{_ASSETS_PATH}/swagger-ui.css",
-        swagger_favicon_url=f"{_ASSETS_PATH}/favicon.png",
-    )
-    docs = _page(bytes(documentation.body).decode(), script="'self'", style="'self' 'unsafe-inline'")
+    app.add_api_route("/docs", _documentation(app, root=""), include_in_schema=False)
+    app.add_api_route("/docs/", _documentation(app, root="../"), include_in_schema=False)
     app.add_api_route("/", index, include_in_schema=False)
-    app.add_api_route("/docs", docs, include_in_schema=False)
     for name in _ASSETS:
         app.add_api_route(f"/{_ASSETS_PATH}/{name}", _asset(name), include_in_schema=False)
+
+
+def _documentation(app: FastAPI, *, root: str) -> Callable[[], Awaitable[Response]]:
+    # Relative, so that a proxy may serve all of it below a path of its own.
+    documentation = get_swagger_ui_html(
+        openapi_url=root + (app.openapi_url or "").removeprefix("/"),
+        title=f"{app.title}: API",
+        swagger_js_url=f"{root}{_ASSETS_PATH}/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}{_ASSETS_PATH}/swagger-ui.css",
+        swagger_favicon_url=f"{root}{_ASSETS_PATH}/favicon.png",
+    )
+    return _page(bytes(documentation.body).decode(), script="'self'", style="'self' 'unsafe-inline'")
 
 
 def _page(

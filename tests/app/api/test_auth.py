@@ -94,7 +94,7 @@ def test_nothing_opens_without_a_key_but_the_probes(guarded: TestClient) -> None
                     opened.add(path)
                 elif method != "HEAD":
                     assert response.json()["code"] == "unauthorized"
-    assert opened == OPEN_PATHS & set(paths)
+    assert opened == {path for path in paths if path.removesuffix("/") in OPEN_PATHS}
     assert {"/health/live", "/health/ready", "/health/startup"} <= opened
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urljoin
 
 import pytest
@@ -62,6 +63,32 @@ def test_interface_document_points_below_the_path_that_a_proxy_serves_it_from(cl
         server = urljoin(f"{root}openapi.json", document["servers"][0]["url"])
         assert server == root
         assert all(path.startswith("/") for path in document["paths"])
+
+
+@pytest.mark.parametrize("host", ["shop.example", "evil.example"])
+@pytest.mark.parametrize("path", ["/predict/", "/models/colours/predict/", "/models/colours/versions/1/predict/"])
+def test_path_with_a_slash_at_its_end_is_the_same_route(client: TestClient, path: str, host: str) -> None:
+    response = client.post(path, content=colour_image("red"), headers={"Host": host}, follow_redirects=False)
+
+    assert response.status_code == 200
+    assert response.json()["predictions"][0]["class_name"] == "red"
+    assert "Location" not in response.headers
+
+
+@pytest.mark.parametrize("path", ["/models/", "/health/ready/", "/healthz/", "/metrics/", "/openapi.json/"])
+def test_other_paths_may_have_a_slash_at_their_end_too(client: TestClient, path: str) -> None:
+    assert client.get(path, follow_redirects=False).status_code == 200
+    assert client.get(f"{path}/", follow_redirects=False).status_code == 404
+
+
+@pytest.mark.parametrize("page", ["/docs", "/docs/"])
+def test_documentation_finds_its_files_with_and_without_a_slash(client: TestClient, page: str) -> None:
+    html = client.get(page, follow_redirects=False).text
+    named = re.findall(r'(?:href|src)="([^"]+)"|url: \'([^\']+)\'', html)
+
+    assert len(named) == 4
+    for relative in filter(None, (name for pair in named for name in pair)):
+        assert client.get(urljoin(f"http://testserver{page}", relative)).status_code == 200
 
 
 def test_other_origins_are_not_allowed_by_default(client: TestClient) -> None:
