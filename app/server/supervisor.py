@@ -27,14 +27,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from app.errors import PredictorError
 from app.main import create_app
 from app.server.tls import tls_options
-from app.server.uvicorn_server import check_start, listen, serve_process
+from app.server.uvicorn_server import SAME_SIGNAL_S, check_start, listen, serve_process
 from app.server.worker import CANNOT_START, STOP_SIGNALS, run_worker
 from app.serving.worker_count import worthwhile_workers
 from app.settings import Settings
 from app.system.worker_board import METRICS_FOLDER, WorkerBoard, WorkerPlace
-from app.telemetry.metrics import forget_worker
+from app.telemetry.metric_files import forget_worker
 
 if sys.platform != "win32":
     import fcntl
@@ -156,8 +157,15 @@ class Supervisor:
         woken.setblocking(False)
         waking.setblocking(False)
 
-        def count(_number: int, _frame: FrameType | None) -> None:
-            self._signals += 1
+        before: tuple[int, float] | None = None
+
+        def count(number: int, _frame: FrameType | None) -> None:
+            nonlocal before
+            now = time.monotonic()
+            # Sent to the whole group and to this process, or by `make` besides the terminal: it is the same one.
+            if before is None or before[0] != number or now - before[1] > SAME_SIGNAL_S:
+                self._signals += 1
+                before = number, now
 
         # A signal that is ignored stays ignored: `nohup` means it.
         numbers = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
@@ -182,7 +190,7 @@ class Supervisor:
 
     def _start(self, seat: _WorkerSeat) -> None:
         self._board.status_of(seat.index).clear()
-        place = WorkerPlace(self._folder, workers=len(self._seats), index=seat.index)
+        place = WorkerPlace(self._folder, workers=len(self._seats), index=seat.index, board=self._board)
         seat.was_ready = seat.is_killed = False
         seat.process = self._context.Process(
             target=run_worker,
@@ -279,11 +287,19 @@ def runtime_folder() -> Iterator[Path]:
     Folders that killed services have left are removed too. A lock in each folder tells whether its service lives: the
     lock ends with the last process that holds it. Containers that share a folder for temporary files see each other's
     locks, but not each other's process ids.
+
+    Raises:
+        RuntimeFolderError: no folder can be made.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
     except OSError:  # a container with a read-only file system still has /dev/shm
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
+        except OSError as error:
+            raise RuntimeFolderError(
+                "No folder for temporary files can be written: neither the usual ones nor /dev/shm. Set TMPDIR to one."
+            ) from error
     with (folder / "lock").open("w") as lock:
         if sys.platform != "win32":
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -292,6 +308,10 @@ def runtime_folder() -> Iterator[Path]:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+class RuntimeFolderError(PredictorError):
+    """There is no place for the files that workers share."""
 
 
 def _remove_stale_folders(parent: Path) -> None:

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Final
@@ -37,6 +38,10 @@ _BACKLOG: Final = 2048
 # At a shutdown, a client may send one more request on an open connection for this long. The answer says that the
 # connection closes. A connection that is closed at once may break under a request that is on its way already.
 _LAST_REQUESTS_S: Final = 0.5
+
+SAME_SIGNAL_S: Final = 1.0
+"""A signal that comes again within this time counts once: it was sent to the whole group, and passed on."""
+_MOMENT_S: Final = 0.05
 
 
 def check_start(settings: Settings) -> None:
@@ -129,6 +134,7 @@ class _Server(uvicorn.Server):
         self._acceptor: Acceptor | None = None
         self._opening: set[asyncio.Task[None]] = set()
         self._parent = os.getppid()
+        self._signalled_at = 0.0
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -162,15 +168,25 @@ class _Server(uvicorn.Server):
         # uvicorn's own method would raise the signal again at the end, and the exit status would not be 0.
         if self._place and sig == signal.SIGINT:  # Ctrl-C goes to the whole group; the supervisor passes it on
             return
-        if self._service.phase is not Phase.SERVING or self._loop is None:
-            self.should_exit = self.force_exit = True
+        if self._loop is None:
+            self.should_exit = True  # as soon as it has started
             return
-        self._service.phase = Phase.DRAINING
+        now = time.monotonic()
+        if self._service.phase is Phase.SERVING:
+            self._signalled_at = now
+            self._service.phase = Phase.DRAINING
+            # Sent to the whole group, this signal may come before the supervisor has said that all workers end.
+            self._loop.call_soon_threadsafe(self._loop.call_later, _MOMENT_S if self._place else 0.0, self._drain)
+        elif now - self._signalled_at > SAME_SIGNAL_S:
+            self.should_exit = self.force_exit = True
+
+    def _drain(self) -> None:
+        assert self._loop is not None
         delay_s = self._service.settings.drain_delay_s
         if self._place and not self._place.board.draining:  # only this worker ends: its siblings take new connections
             self._place.status.retire()
             delay_s = 0.0
-        self._loop.call_soon_threadsafe(self._loop.call_later, delay_s, self._close)
+        self._loop.call_later(delay_s, self._close)
 
     def _close(self) -> None:
         self.should_exit = True

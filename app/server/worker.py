@@ -17,7 +17,7 @@ from app.server.uvicorn_server import serve_process
 from app.settings import Settings
 from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
-from app.telemetry.metrics import share_files
+from app.telemetry.metric_files import share_files
 
 logger = logging.getLogger("app.workers")
 

@@ -1,15 +1,17 @@
 """The board that the worker processes of a service share: each publishes its status there and reads the others'.
 
-the supervisor makes folder and board -> forks workers -> each maps the board, publishes its status, reads the others'
+the supervisor makes the board -> forks workers, which inherit it -> each publishes its status, reads the others'
+
+It lies in memory that has no name, so that nobody can take it away. A spawned worker inherits nothing, and maps a file.
 """
 
 from __future__ import annotations
 
 import mmap
+import sys
 import time
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -51,18 +53,28 @@ class WorkerBoard:
     FILE_NAME: Final = "board"
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with path.open("r+b") as file:
             self._fields = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
 
+    def __reduce__(self) -> tuple[type[WorkerBoard], tuple[Path]]:
+        """Says how a spawned process gets the board."""
+        return WorkerBoard, (self._path,)
+
     @classmethod
     def create(cls, path: Path, *, workers: int) -> WorkerBoard:
-        """Makes the file and maps it.
+        """Makes the board.
 
         Args:
-            path: the file to make.
+            path: the file to make where processes are not forked.
             workers: the number of workers, each of which gets a row.
         """
-        path.write_bytes(bytes((1 + workers) * _FIELDS * _BYTES_PER_FIELD))
+        size = (1 + workers) * _FIELDS * _BYTES_PER_FIELD
+        if sys.platform == "linux":
+            board = cls.__new__(cls)
+            board._path, board._fields = path, memoryview(mmap.mmap(-1, size)).cast("d")
+            return board
+        path.write_bytes(bytes(size))
         return cls(path)
 
     @property
@@ -183,16 +195,13 @@ class WorkerPlace:
         folder: the folder that all workers of this run of the service share; the supervisor removes it at the end.
         workers: the number of workers.
         index: the worker's number, from 0; a replacement has the number of the worker that died.
+        board: what the workers tell each other.
     """
 
     folder: Path
     workers: int
     index: int
-
-    @cached_property
-    def board(self) -> WorkerBoard:
-        """The board, mapped at the first use in each process."""
-        return WorkerBoard(self.folder / WorkerBoard.FILE_NAME)
+    board: WorkerBoard
 
     @property
     def status(self) -> WorkerStatus:

@@ -13,18 +13,17 @@ Labels that were used cannot be removed: the gauge of what is gone is set to 0.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.inference.pipeline import Classification
 from app.system.worker_board import WorkerBoard, WorkerPlace
+from app.telemetry.metric_files import restore_files
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -37,7 +36,7 @@ class Metrics:
     """The metrics of one service, in a registry of their own so that several services can live in one process.
 
     Args:
-        place: this worker's place among the workers, after a call of `share_files`; None if it is the only process.
+        place: this worker's place among the workers, which share files already; None if it is the only process.
 
     Attributes:
         registry: holds every metric of this process.
@@ -194,8 +193,10 @@ class Metrics:
         """Returns the text that Prometheus scrapes, with the sum of all workers."""
         if self._place is None:
             return generate_latest(self.registry)
+        restore_files()
         together = CollectorRegistry()
-        MultiProcessCollector(together, path=str(self._place.metrics_folder))  # type: ignore[no-untyped-call]
+        if self._place.metrics_folder.is_dir():
+            MultiProcessCollector(together, path=str(self._place.metrics_folder))  # type: ignore[no-untyped-call]
         together.register(_Workers(self._place.board))
         return generate_latest(together)
 
@@ -212,35 +213,6 @@ class _Workers(Collector):
         yield GaugeMetricFamily("predictor_workers_ready", "Workers whose models serve", value=ready)
         restarts = self._board.restarts
         yield CounterMetricFamily("predictor_worker_restarts", "Workers replaced after they had died", value=restarts)
-
-
-def share_files(place: WorkerPlace) -> None:
-    """Makes this process keep its metrics in files that all workers can read. Call it before any metric is made.
-
-    The files have the worker's index in their names, not the process id. So a replacement goes on counting where the
-    worker that died has stopped: counters never go back, and files never pile up.
-
-    Args:
-        place: this worker's place among the workers.
-    """
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(place.metrics_folder)
-    # The library looks at the environment when it is imported, and that was in the supervisor.
-    label = _file_label(place.index)
-    values.ValueClass = values.MultiProcessValue(lambda: label)  # type: ignore[no-untyped-call]
-
-
-def forget_worker(folder: Path, index: int) -> None:
-    """Removes the gauges of a worker that has ended, such as its pending images; its counters stay.
-
-    Args:
-        folder: the folder in which the workers keep their metrics.
-        index: the number of the worker that has ended.
-    """
-    mark_process_dead(_file_label(index), path=str(folder))  # type: ignore[no-untyped-call]
-
-
-def _file_label(index: int) -> str:
-    return f"worker{index}"
 
 
 class ModelMetrics:

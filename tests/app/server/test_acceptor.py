@@ -39,8 +39,8 @@ def listening() -> socket.socket:
 
 
 def two_workers(listening: socket.socket, folder: Path) -> list[Worker]:
-    WorkerBoard.create(folder / WorkerBoard.FILE_NAME, workers=2)
-    return [Worker(listening, WorkerPlace(folder, 2, index)) for index in range(2)]
+    board = WorkerBoard.create(folder / WorkerBoard.FILE_NAME, workers=2)
+    return [Worker(listening, WorkerPlace(folder, 2, index, board)) for index in range(2)]
 
 
 async def connect(listening: socket.socket, workers: list[Worker], count: int) -> list[socket.socket]:

@@ -14,7 +14,7 @@ def test_service_is_ready_when_all_workers_have_started_and_stays_so_when_one_di
 ) -> None:
     board = WorkerBoard.create(tmp_path / WorkerBoard.FILE_NAME, workers=2)
     service, sibling = own_client.app.state.service, board.status_of(1)  # type: ignore[attr-defined]
-    service.place = WorkerPlace(tmp_path, 2, 0)
+    service.place = WorkerPlace(tmp_path, 2, 0, board)
 
     def ready() -> bool:
         return own_client.get("/health/ready").status_code == 200
@@ -34,7 +34,7 @@ def test_service_is_ready_with_the_workers_that_it_has_when_one_died_at_its_star
     own_client: TestClient, tmp_path: Path
 ) -> None:
     board = WorkerBoard.create(tmp_path / WorkerBoard.FILE_NAME, workers=2)
-    own_client.app.state.service.place = WorkerPlace(tmp_path, 2, 0)  # type: ignore[attr-defined]
+    own_client.app.state.service.place = WorkerPlace(tmp_path, 2, 0, board)  # type: ignore[attr-defined]
     assert own_client.get("/health/ready").status_code == 503
     board.restarts += 1
 
