@@ -18,11 +18,11 @@ from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError,
 
 from app.errors import CorruptImageError, EmptyBodyError, PredictorError, TooManyPixelsError, UnsupportedFormatError
 from app.images.colour import Adjustment, bit_depth_of, to_rgb
-from app.images.decode_memory import memory_of_image, memory_of_jpeg, memory_of_webp
+from app.images.decode_memory import TILE_LENGTH, memory_of_image, memory_of_jpeg, memory_of_webp
+from app.images.formats.avif import outline_avif
 from app.images.formats.exif import orientation_of
 from app.images.formats.gif_blocks import outline_gif
 from app.images.formats.heic import outline_heic
-from app.images.formats.heif_boxes import outline_avif
 from app.images.formats.jpeg import decode_jpeg, outline_jpeg
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
@@ -74,7 +74,6 @@ _STARTS_WITH_LAST: Final = {
     8: (False, True),
 }
 _SCALED: Final[dict[int, Adjustment]] = {2: "dct_scaled_1_2", 4: "dct_scaled_1_4", 8: "dct_scaled_1_8"}
-_TILE_LENGTH: Final = 323  # TIFF 6.0, section 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +131,9 @@ def decode(
         raise EmptyBodyError("The image is empty (0 bytes).")
     image_format = _recognise(encoded, limits)
     outline = _OUTLINES.get(image_format, Outline)(encoded)
-    if outline.size is not None:
-        _check_size(*outline.size, limits)
+    for size in (outline.size, outline.coded_size):
+        if size is not None:
+            _check_size(*size, limits)
     if outline.damage:
         raise CorruptImageError(outline.damage)
     adjustments = list(outline.mended)
@@ -172,11 +172,12 @@ def decode(
         rgb = to_rgb(image, bit_depth, adjustments, outline.colour)
         if outline.size is not None and outline.frame not in {None, (0, 0, *outline.size)}:
             rgb = _on_white_screen(rgb, outline, adjustments)
-        if orientation != 1:
-            rgb = rgb.transpose(_UPRIGHT[orientation])
         # Asked last: looking for a second frame moves the file position, and may meet damage that does not matter.
         if outline.is_animated if outline.is_animated is not None else _is_animated(image):
             adjustments.append("first_frame")
+        del image  # so that its memory, and its decoder's, are free for the upright copy
+        if orientation != 1:
+            rgb = rgb.transpose(_UPRIGHT[orientation])
     starts_partly = _STARTS_WITH_LAST.get(orientation, (False, False))
     padding = (rgb.width - width / scale, rgb.height - height / scale)
     offset = (padding[0] * starts_partly[0], padding[1] * starts_partly[1])
@@ -221,7 +222,7 @@ def _check_pixels(image: Image.Image, limits: ImageLimits) -> None:
     width, height = image.size
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         # A tile is decoded whole, however small the image that it belongs to.
-        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, _TILE_LENGTH))
+        tile_width, tile_height = (image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TILE_LENGTH))
         width, height = max(width, tile_width), max(height, tile_height)
     _check_size(width, height, limits)
 
@@ -264,10 +265,15 @@ def _on_white_screen(rgb: Image.Image, outline: Outline, adjustments: list[Adjus
     assert outline.frame is not None
     if "alpha_on_white" not in adjustments:
         adjustments.append("alpha_on_white")
-    screen = Image.new("RGB", outline.size, "white")
-    # Pillow gives the whole screen of a GIF, painted in the palette's first colour, and the frame alone of a PNG.
-    screen.paste(rgb.crop(outline.frame) if rgb.size == outline.size else rgb, outline.frame)
-    return screen
+    # Pillow gives the frame alone of a PNG, and the whole screen of a GIF, painted in the palette's first colour.
+    if rgb.size != outline.size:
+        screen = Image.new("RGB", outline.size, "white")
+        screen.paste(rgb, outline.frame)
+        return screen
+    (width, height), (left, top, right, bottom) = outline.size, outline.frame
+    for beside in ((0, 0, width, top), (0, top, left, bottom), (right, top, width, bottom), (0, bottom, width, height)):
+        rgb.paste("white", beside)
+    return rgb
 
 
 def _is_animated(image: Image.Image) -> bool:

@@ -1,6 +1,6 @@
 """Estimates what memory a decode takes, from the header alone, so that it can be waited for before pixels are made.
 
-format, mode, size -> what the decoder holds + the decoded image + the RGB image that it becomes
+format, mode, size -> the largest of three moments: decoding, the conversion to RGB, setting upright
 
 The numbers were measured with one image of 25 megapixels of each kind in a process of its own (the peak of its
 resident memory); tests/app/images/test_decode_memory.py measures them again.
@@ -10,23 +10,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from app.images.colour import BAND_PIXELS, BANDS_FROM_PIXELS, changes_colours
 from app.images.formats.exif import orientation_of
 from app.images.outline import Outline
 
-_ORIENTATION: Final = 274  # TIFF 6.0, section 8
+TILE_LENGTH: Final = 323
+"""The tag of the rows of a TIFF's tile (TIFF 6.0, section 15), for which Pillow has no name."""
+
+# TIFF 6.0, sections 8 and 21.
+_YCBCR: Final = 6
+_SEPARATE_PLANES: Final = 2
 _RGB_BYTES: Final = 4  # Pillow keeps three bands in four bytes
 _POINTER_BYTES: Final = 8  # and an address for each row
 _STORED_BYTES: Final = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # of a pixel; other modes take 4
-# What decoders hold besides for each pixel: planes and a copy.
-_DECODER_BYTES: Final = {"AVIF": 5}
-_CANVAS_BYTES: Final = 8  # of a pixel of WebP, in two canvases
-# What Pillow reads of them into bytes of Python before it has the image.
-_COPIED: Final = {"HEIC"}
 _BAND_BYTES: Final = 16  # of a pixel in the steps of a conversion, which holds one band at a time
 _OTHER_BYTES: Final = 4 << 20
+_CANVAS_BYTES: Final = 8  # of a pixel of WebP, in two canvases
+_COPY_BYTES: Final = 4  # of a pixel of WebP and HEIC, as the decoder hands it over
+_RLE_BYTES: Final = 2  # of a pixel of a run-length coded bitmap, which Pillow decodes in Python
+# How often a file is copied on its way to the decoder; once for the formats that are not named.
+_FILE_COPIES: Final = {"WEBP": 3, "AVIF": 2, "HEIC": 2}
 
 
 def memory_of_jpeg(outline: Outline, scale: int) -> int:
@@ -41,8 +46,8 @@ def memory_of_jpeg(outline: Outline, scale: int) -> int:
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[outline.bands]
     is_converted = mode != "RGB" or outline.profile is not None
     is_turned = outline.orientation not in {None, 1}
-    pixels = _of_pixels(width, height, mode, is_converted=is_converted, is_turned=is_turned)
-    return pixels + outline.coefficient_bytes
+    loading = outline.decoder_bytes + len(outline.file)  # a file that is to be mended is copied
+    return _peak(width, height, mode, loading=loading, is_converted=is_converted, is_turned=is_turned)
 
 
 def memory_of_webp(outline: Outline) -> int:
@@ -53,7 +58,9 @@ def memory_of_webp(outline: Outline) -> int:
     """
     assert outline.size is not None
     width, height = outline.size
-    return width * height * _CANVAS_BYTES + _of_pixels(width, height, "RGBA", is_converted=True, is_turned=False)
+    held = width * height * _CANVAS_BYTES + len(outline.file) * _FILE_COPIES["WEBP"]
+    loading = held + width * height * _COPY_BYTES
+    return _peak(width, height, "RGBA", loading=loading, held=held, is_converted=True, is_turned=True)
 
 
 def memory_of_image(image: Image.Image, image_format: str, outline: Outline) -> int:
@@ -67,41 +74,77 @@ def memory_of_image(image: Image.Image, image_format: str, outline: Outline) -> 
     width, height = image.size
     profile = outline.profile if outline.has_profile else image.info.get("icc_profile")
     is_converted = (
-        image.mode != "RGB"
-        or "transparency" in image.info
-        or changes_colours(image.mode, profile, outline.colour)
-        or outline.frame not in {None, (0, 0, width, height)}
+        image.mode != "RGB" or "transparency" in image.info or changes_colours(image.mode, profile, outline.colour)
     )
-    needed = _of_pixels(width, height, image.mode, is_converted=is_converted, is_turned=_is_turned(image, outline))
-    if image_format in _COPIED and not is_converted:
-        needed += width * height * _RGB_BYTES
-    return needed + width * height * _DECODER_BYTES.get(image_format, 0) + _of_strip(image)
-
-
-def _of_pixels(width: int, height: int, mode: str, *, is_converted: bool, is_turned: bool) -> int:
-    """Returns the bytes of the images that are alive at once: as decoded, as RGB, and upright."""
-    needed = _OTHER_BYTES + width * height * _STORED_BYTES.get(mode, 4) + height * _POINTER_BYTES
-    for is_made, rows in ((is_converted, height), (is_turned, max(width, height))):
-        if is_made:
-            needed += width * height * _RGB_BYTES + rows * _POINTER_BYTES
-    if is_converted:
-        band = width * height if width * height <= BANDS_FROM_PIXELS else max(width, BAND_PIXELS)
-        needed += band * _BAND_BYTES
+    is_turned = (outline.orientation or orientation_of(image.info.get("exif", b""))) != 1
+    held = len(outline.file) * _FILE_COPIES.get(image_format, 1)
+    loading = held + outline.decoder_bytes
+    if image_format == "AVIF":
+        held += width * height * len(image.getbands())  # as the decoder hands them over
+        loading += held
+    elif image_format == "HEIC":
+        # One copy more where the file says that the picture is cut out of a larger one.
+        loading += width * height * _COPY_BYTES * (1 if outline.size else 2)
+    elif _codec(image) == "bmp_rle":
+        loading += width * height * _RLE_BYTES
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        of_copy = width * height * _stored_bytes(image.mode) if is_turned else 0
+        loading += max(_of_strip(image), of_copy)
+        is_turned = False  # for Pillow has turned it while it loaded it
+    needed = _peak(*image.size, image.mode, loading=loading, held=held, is_converted=is_converted, is_turned=is_turned)
+    if image_format == "PNG" and outline.size not in {None, image.size}:  # its frame is laid on the whole screen
+        screen_width, screen_height = outline.size or (0, 0)
+        needed += screen_width * screen_height * _RGB_BYTES * (2 if is_turned else 1)
     return needed
 
 
-def _is_turned(image: Image.Image, outline: Outline) -> bool:
-    if outline.orientation is not None:
-        return outline.orientation != 1
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # Pillow turns it while it loads it
-        return bool(image.tag_v2.get(_ORIENTATION, 1) != 1)
-    return orientation_of(image.info.get("exif", b"")) != 1
+def _peak(
+    width: int, height: int, mode: str, *, loading: int, held: int = 0, is_converted: bool, is_turned: bool
+) -> int:
+    """Returns the bytes of the moment that takes most.
+
+    Args:
+        width: the width of the decoded image in pixels.
+        height: the height of the decoded image in pixels.
+        mode: the mode of the decoded image.
+        loading: the bytes that the decoder takes besides the image.
+        held: the bytes of the decoder that are kept until the image is RGB.
+        is_converted: whether RGB is another image than the decoded one.
+        is_turned: whether a copy is set upright.
+    """
+    pixels = width * height
+    rgb = pixels * _RGB_BYTES + height * _POINTER_BYTES
+    decoded = pixels * _stored_bytes(mode) + height * _POINTER_BYTES
+    moments = [decoded + loading]
+    if is_converted:
+        band = pixels if pixels <= BANDS_FROM_PIXELS else max(width, BAND_PIXELS)
+        moments.append(held + decoded + rgb + band * _BAND_BYTES)
+    if is_turned:
+        moments.append(rgb + pixels * _RGB_BYTES + width * _POINTER_BYTES)
+    return _OTHER_BYTES + max(moments)
 
 
-def _of_strip(image: Image.Image) -> int:
-    """Returns the bytes of the strip or tile that libtiff decodes at a time."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
+def _stored_bytes(mode: str) -> int:
+    return _STORED_BYTES.get(mode, 4)
+
+
+def _codec(image: Image.Image) -> str:
+    """Returns the name of Pillow's decoder; nothing where a plugin decodes by itself."""
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    return tiles[0].codec_name if tiles else ""
+
+
+def _of_strip(image: TiffImagePlugin.TiffImageFile) -> int:
+    """Returns the bytes of the strip or tile that libtiff decodes at a time; 0 where Pillow reads row by row."""
+    if _codec(image) != "libtiff":
         return 0
     tags = image.tag_v2
-    rows = min(int(tags.get(TiffImagePlugin.ROWSPERSTRIP, image.height)), image.height)
-    return rows * image.width * 4
+    width, length = int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    rows = min(int(tags.get(TiffImagePlugin.ROWSPERSTRIP, length)), length)
+    if TiffImagePlugin.TILEWIDTH in tags:
+        width, rows = int(tags[TiffImagePlugin.TILEWIDTH]), int(tags[TILE_LENGTH])
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _YCBCR:  # which libtiff converts
+        return width * rows * _RGB_BYTES
+    is_separate = tags.get(TiffImagePlugin.PLANAR_CONFIGURATION) == _SEPARATE_PLANES
+    samples = 1 if is_separate else int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1))
+    return width * rows * samples * int(max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))) // 8

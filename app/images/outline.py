@@ -22,7 +22,9 @@ class Outline:
         profile: the ICC profile; None if there is none, or if it is damaged or too long.
         colour: the colour space that the file tells by numbers, if no profile decides.
         bands: the samples of a JPEG's pixel, 1, 3 or 4; 0 for other formats.
-        coefficient_bytes: what libjpeg keeps of all scans until the last one is read; 0 where one scan has everything.
+        coded_size: width and height of the largest picture that is decoded, if the file tells that apart.
+        decoder_bytes: what the decoder keeps besides until it is done: the coefficients of a JPEG of several scans, the
+            planes of an AVIF.
         kind: the samples of a TIFF in words, if its directory makes sense; else empty.
         damage: a sentence that refuses the image, if its size is allowed; empty for a sound file.
         mended: what was left out or added so that the file can be decoded.
@@ -37,7 +39,8 @@ class Outline:
     profile: bytes | None = field(default=None, repr=False)
     colour: CodedColour | None = None
     bands: int = 0
-    coefficient_bytes: int = 0
+    coded_size: tuple[int, int] | None = None
+    decoder_bytes: int = 0
     kind: str = ""
     damage: str = ""
     mended: tuple[Adjustment, ...] = ()

@@ -69,6 +69,21 @@ def huge_webp(width: int, height: int) -> bytes:
     return bytes(encoded)
 
 
+def lying_avif(encoded: bytes, width: int = 64, height: int = 64) -> bytes:
+    """Returns an AVIF, written by Pillow, whose container tells another size than its AV1."""
+    told = bytearray(encoded)
+
+    def write(kind: bytes, behind: int, size: bytes) -> None:
+        position = told.find(kind)
+        while position >= 0:
+            told[position + behind : position + behind + len(size)] = size
+            position = told.find(kind, position + 4)
+
+    write(b"ispe", 8, struct.pack(">II", width, height))
+    write(b"tkhd", 92, struct.pack(">II", width << 16, height << 16))
+    return bytes(told)
+
+
 def rle_bmp(runs: bytes, *, width: int, height: int) -> bytes:
     """Returns an 8-bit run-length encoded bitmap with a grey palette."""
     palette = b"".join(bytes([i, i, i, 0]) for i in range(256))

@@ -53,13 +53,16 @@ def _upright_size(items: Items) -> tuple[int, int] | None:
 
 def _damage(encoded: memoryview, items: Items) -> str:
     """Returns a sentence if bytes of the picture are missing or cannot be HEVC; else nothing."""
-    extents, units = items.extents(), 0
-    for item in items.parts(items.primary) or [items.primary]:
+    extents, units, left = items.extents(), 0, len(encoded)
+    for item in dict.fromkeys(items.parts(items.primary) or [items.primary]):
         length_bytes = _length_bytes(items, item)
         for offset, length in extents.get(item, []):
             content = encoded[offset : offset + length] if length else encoded[offset:]
             if len(content) < length:
                 return "The HEIC image is cut short: parts of the picture lie behind the end of the file."
+            left -= len(content)
+            if left < 0:
+                return "The HEIC image refers to more data than it has."
             if length_bytes is None:
                 continue
             for unit in _units(content, length_bytes):

@@ -10,17 +10,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from app.images.coded_colour import of_code_points
-from app.images.outline import Outline
+from app.errors import CorruptImageError
+
+IN_FILE: Final = 0
+"""The bytes of an item lie in the file (ISO/IEC 14496-12, section 8.11.3)."""
+
+IN_IDAT: Final = 1
+"""The bytes of an item lie in the box `idat`."""
 
 _MAX_BOXES: Final = 1000
-
-
-def outline_avif(encoded: bytes | bytearray | memoryview) -> Outline:
-    """Reads the colour space that is told by numbers, which Pillow does not tell."""
-    items = read_items(encoded)
-    numbers = items.code_points(items.primary)
-    return Outline(encoded, colour=of_code_points(*numbers) if numbers else None)
+_MAX_PARTS: Final = 1000  # libheif's limit for items; a camera's picture has some tens of tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +33,14 @@ class Items:
 
     primary: int
     meta: memoryview = field(repr=False)
+    _properties: list[tuple[bytes, memoryview]] = field(repr=False)
+    _associations: dict[int, list[int]] = field(repr=False)
 
     def properties(self, item: int) -> Iterator[tuple[bytes, memoryview]]:
         """Gives the kind and the content of each property of an item."""
-        properties = _find(self.meta, b"iprp")
-        boxes = list(_boxes(_find(properties, b"ipco")))
-        for index in _properties_of(item, _find(properties, b"ipma")):
-            if 1 <= index <= len(boxes):
-                yield boxes[index - 1]
+        for index in self._associations.get(item, ()):
+            if 1 <= index <= len(self._properties):
+                yield self._properties[index - 1]
 
     def code_points(self, item: int) -> tuple[int, int] | None:
         """Returns the numbers of primaries and transfer (ITU-T H.273) of an item, or None where none are told."""
@@ -50,20 +49,43 @@ class Items:
                 return number(content[4:], 2), number(content[6:], 2)
         return None
 
+    def size(self, item: int) -> tuple[int, int] | None:
+        """Returns the width and the height of an item in pixels, before it is turned; None where none are told."""
+        for kind, content in self.properties(item):
+            if kind == b"ispe":
+                return number(content[4:], 4), number(content[8:], 4)
+        return None
+
+    def kinds(self) -> dict[int, bytes]:
+        """Returns the kind of each item, such as `av01` or `grid`."""
+        box = find_box(self.meta, b"iinf")
+        found = {}
+        for _, content in boxes_of(box[8 if number(box, 1) else 6 :]):
+            id_bytes = 4 if number(content, 1) == 3 else 2
+            found[number(content[4:], id_bytes)] = bytes(content[6 + id_bytes : 10 + id_bytes])
+        return found
+
     def parts(self, item: int) -> list[int]:
         """Returns the items that an item is put together from, such as the tiles of a grid; none for a plain one."""
-        references = _find(self.meta, b"iref")
+        references = find_box(self.meta, b"iref")
         id_bytes = 4 if number(references, 1) else 2
-        for kind, content in _boxes(references[4:]):
+        for kind, content in boxes_of(references[4:]):
             if kind == b"dimg" and number(content, id_bytes) == item:
                 count = min(number(content[id_bytes:], 2), _MAX_BOXES)
                 starts = range(id_bytes + 2, id_bytes + 2 + count * id_bytes, id_bytes)
                 return [number(content[start:], id_bytes) for start in starts]
         return []
 
-    def extents(self) -> dict[int, list[tuple[int, int]]]:
-        """Returns where the bytes of each item lie in the file, as offsets and lengths; 0 is a length up to the end."""
-        box = _find(self.meta, b"iloc")
+    def extents(self, place: int = IN_FILE) -> dict[int, list[tuple[int, int]]]:
+        """Returns where the bytes of each item lie, as offsets and lengths; 0 is a length up to the end.
+
+        Args:
+            place: `IN_FILE` for items whose bytes lie in the file, `IN_IDAT` for those in the box `idat`.
+
+        Raises:
+            CorruptImageError: there are more items, or more pieces of them, than any encoder writes.
+        """
+        box = find_box(self.meta, b"iloc")
         version, sizes = number(box, 1), number(box[4:], 2)
         offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
         index_bytes = sizes & 15 if version else 0
@@ -76,26 +98,36 @@ class Items:
             return number(box[position - length :], length)
 
         found: dict[int, list[tuple[int, int]]] = {}
-        for _ in range(min(count, _MAX_BOXES)):
+        left = _MAX_PARTS
+        for _ in range(count):
             item = take(id_bytes)
             method = take(2) & 15 if version else 0
             take(2)
-            base, listed = take(base_bytes), []
-            for _ in range(min(take(2), _MAX_BOXES)):
+            base, listed, pieces = take(base_bytes), [], take(2)
+            left -= max(pieces, 1)
+            if left < 0:
+                raise CorruptImageError(f"The image consists of more than {_MAX_PARTS:,} pieces.")
+            for _ in range(pieces):
                 take(index_bytes)
                 listed.append((base + take(offset_bytes), take(length_bytes)))
             if position > len(box):
                 break
-            if method == 0:  # in the file; others lie in the box `idat`, or in another item
+            if method == place:
                 found[item] = listed
         return found
 
 
 def read_items(encoded: bytes | bytearray | memoryview) -> Items:
     """Returns the items of a file."""
-    meta = _find(memoryview(encoded), b"meta")[4:]  # a version and flags stand first
-    primary = _find(meta, b"pitm")
-    return Items(number(primary[4:], 4 if number(primary, 1) else 2), meta)
+    meta = find_box(memoryview(encoded), b"meta")[4:]  # a version and flags stand first
+    primary = find_box(meta, b"pitm")
+    properties = find_box(meta, b"iprp")
+    return Items(
+        number(primary[4:], 4 if number(primary, 1) else 2),
+        meta,
+        list(boxes_of(find_box(properties, b"ipco"))),
+        _associations(find_box(properties, b"ipma")),
+    )
 
 
 def number(content: memoryview, length: int) -> int:
@@ -103,7 +135,7 @@ def number(content: memoryview, length: int) -> int:
     return int.from_bytes(content[:length], "big")
 
 
-def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes_of(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
     """Gives the kind and the content of each box, as far as they fit."""
     position = 0
     for _ in range(_MAX_BOXES):
@@ -118,23 +150,25 @@ def _boxes(content: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         position += size
 
 
-def _find(content: memoryview, wanted: bytes) -> memoryview:
+def find_box(content: memoryview, wanted: bytes) -> memoryview:
     """Returns the content of the first box of a kind; nothing where there is none."""
-    return next((inside for kind, inside in _boxes(content) if kind == wanted), memoryview(b""))
+    return next((inside for kind, inside in boxes_of(content) if kind == wanted), memoryview(b""))
 
 
-def _properties_of(item: int, associations: memoryview) -> Iterator[int]:
-    """Gives the numbers of an item's properties, from 1, as the box `ipma` lists them."""
-    id_bytes = 4 if number(associations, 1) else 2
-    index_bytes = 2 if number(associations[3:], 1) & 1 else 1
+def _associations(box: memoryview) -> dict[int, list[int]]:
+    """Returns the numbers of each item's properties, from 1, as the box `ipma` lists them."""
+    id_bytes = 4 if number(box, 1) else 2
+    index_bytes = 2 if number(box[3:], 1) & 1 else 1
+    # The uppermost bit says whether a decoder must understand the property.
+    mask = (1 << 8 * index_bytes - 1) - 1
+    found: dict[int, list[int]] = {}
     position = 8
-    for _ in range(min(number(associations[4:], 4), _MAX_BOXES)):
-        listed = number(associations[position:], id_bytes)
-        count = number(associations[position + id_bytes :], 1)
+    for _ in range(min(number(box[4:], 4), _MAX_BOXES)):
+        if position >= len(box):
+            break
+        item, count = number(box[position:], id_bytes), number(box[position + id_bytes :], 1)
         position += id_bytes + 1
-        if listed == item:
-            # The uppermost bit says whether a decoder must understand the property.
-            mask = (1 << 8 * index_bytes - 1) - 1
-            starts = range(position, position + count * index_bytes, index_bytes)
-            yield from (number(associations[start:], index_bytes) & mask for start in starts)
+        starts = range(position, position + count * index_bytes, index_bytes)
+        found.setdefault(item, []).extend(number(box[start:], index_bytes) & mask for start in starts)
         position += count * index_bytes
+    return found

@@ -96,7 +96,7 @@ def outline_jpeg(encoded: bytes | bytearray | memoryview) -> Outline:
         has_profile=bool(profile_parts),
         profile=_joined(profile_parts),
         bands=frame[5],
-        coefficient_bytes=_coefficient_bytes(frame) if is_progressive or content[:1] < frame[5:6] else 0,
+        decoder_bytes=_coefficient_bytes(frame) if is_progressive or content[:1] < frame[5:6] else 0,
     )
 
 

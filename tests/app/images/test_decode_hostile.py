@@ -16,7 +16,7 @@ from app.errors import CorruptImageError, ImageError, TooManyPixelsError
 from app.images.decode import decode
 from app.images.limits import ImageLimits
 from app.images.recognise import recognise
-from tests.support.file_structures import structures
+from tests.support.file_structures import lying_avif, structures
 from tests.support.images import Pixels, encode, png_chunk
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -173,6 +173,13 @@ def test_too_many_pixels_are_refused_from_the_header(seeds: dict[str, bytes], ki
     encoded = _announcing(16_000)[kind](seeds)
     with pytest.raises(TooManyPixelsError, match=r"16000 x 16000 = 256,000,000 pixels; the limit is 125,000,000"):
         decode(encoded)
+
+
+def test_pixels_of_an_avif_are_those_that_its_pictures_have_whatever_its_container_says() -> None:
+    whole = encode(Image.new("RGB", (320, 240)), "AVIF")
+    assert decode(lying_avif(whole)).pixels.size == (64, 64)
+    with pytest.raises(TooManyPixelsError, match="320 x 240"):
+        decode(lying_avif(whole), limits=ImageLimits(max_pixels=64 * 64))
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"])
