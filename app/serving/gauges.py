@@ -1,7 +1,7 @@
 """Sets the gauges of Prometheus once a second, and again at each scrape.
 
 on the event loop: what is pending, queue depth, readiness, the loop's own lag
-in a thread: the process, the garbage collector, the GPU
+in a thread: the process, the garbage collector, the GPU; the files of metrics, if somebody has removed them
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 from app.errors import PredictorError
 from app.models.registry import Registry
 from app.serving.admission import Admission
+from app.telemetry.metric_files import restore_files
 from app.telemetry.metrics import Metrics
 from app.telemetry.process_metrics import GpuMetrics, ProcessMetrics
 
@@ -82,5 +83,6 @@ class GaugeSampler:
         try:
             self._process.sample()
             self._gpu.sample(torch.cuda)
+            restore_files()
         except Exception as error:
             logger.debug("The process could not be looked at: %s", error)

@@ -1,13 +1,15 @@
 """Keeps each worker's metrics in files that all workers read, whatever becomes of the folder for temporary files.
 
 a worker starts -> its files, whose blocks are reserved -> no space? -> memory of its own, and the log says so
-a scrape -> files that a cleaner has removed are written again -> all files are added up
+once a second -> files that a cleaner has removed are written again
+a scrape -> all files are added up
 
 The library maps sparse files: on a full disk, the first write to a block that cannot be had ends the process (SIGBUS).
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import mmap
 import os
@@ -20,6 +22,7 @@ from prometheus_client import values
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import mark_process_dead
 
+from app.store.publishing import write_atomically
 from app.system.worker_board import WorkerPlace
 
 logger = logging.getLogger("app.metrics")
@@ -72,18 +75,21 @@ class ReservedFile(MmapedDict):
         """Writes the file again if it was removed, and maps it."""
         if self._is_lost or os.path.exists(self._path):
             return
-        if _reserved(self._path, content=self._m[:]) is None:
+        path = Path(self._path)
+        try:
+            _make_folder(path.parent)
+            write_atomically(path, self._m[:])  # other workers read it at any time
+        except OSError as error:
+            _tell(self._path, error)
             self._is_lost = True
             return
-        file = open(self._path, "a+b")  # noqa: SIM115 # it stays open, as the library's does
-        before = self._f
-        self._f, self._m = file, mmap.mmap(file.fileno(), self._capacity)
-        before.close()
+        self._map(self._path)
 
     def _init_value(self, key: str) -> None:
         needed = self._used + 2 * len(key.encode()) + 64  # the key, its length, padding and two numbers
         if needed > self._capacity and not self._reserve(2 * self._capacity):
-            self._move_to_memory()
+            self._map(_in_memory(self._m[:]))
+            self._is_lost = True
         super()._init_value(key)  # type: ignore[no-untyped-call]
 
     def _reserve(self, size: int) -> bool:
@@ -94,25 +100,23 @@ class ReservedFile(MmapedDict):
             return False
         return True
 
-    def _move_to_memory(self) -> None:
-        file = open(_in_memory(), "a+b")  # noqa: SIM115
-        file.write(self._m[:])
-        file.flush()
-        self._f, self._m, self._is_lost = file, mmap.mmap(file.fileno(), self._capacity), True
+    def _map(self, path: str) -> None:
+        """Goes on in another file, which has the same content already."""
+        before, self._f = self._f, open(path, "a+b")  # noqa: SIM115 # it stays open, as the library's does
+        self._m = mmap.mmap(self._f.fileno(), self._capacity)
+        before.close()
 
 
 _files: weakref.WeakSet[ReservedFile] = weakref.WeakSet()
 
 
-def _reserved(path: str, content: bytes = b"") -> str | None:
+def _reserved(path: str) -> str | None:
     """Makes a file with blocks of its own, and returns its path; None where that is not possible."""
     if sys.platform != "linux":
         return path
     try:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(Path(path).parent)
         with open(path, "a+b") as file:
-            file.write(content)
-            file.flush()
             _allocate(file.fileno(), max(_FIRST_BYTES, os.fstat(file.fileno()).st_size))
     except OSError as error:
         _tell(path, error)
@@ -120,15 +124,25 @@ def _reserved(path: str, content: bytes = b"") -> str | None:
     return path
 
 
+def _make_folder(folder: Path) -> None:
+    """Makes the folder of metrics again if it is gone. Another user may have taken its name meanwhile."""
+    for each in (folder.parent, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+        if each.is_symlink() or each.stat().st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, f"{each} belongs to somebody else")
+
+
 def _allocate(descriptor: int, size: int) -> None:
     if sys.platform == "linux":
         os.posix_fallocate(descriptor, 0, size)
 
 
-def _in_memory() -> str:
+def _in_memory(content: bytes = b"") -> str:
     """Returns the path of a file that lies in memory and that no other process sees; Linux only."""
     assert sys.platform == "linux"
-    return f"/proc/self/fd/{os.memfd_create('metrics')}"
+    descriptor = os.memfd_create("metrics")
+    os.write(descriptor, content)
+    return f"/proc/self/fd/{descriptor}"
 
 
 def _tell(path: str, error: OSError) -> None:

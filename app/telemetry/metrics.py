@@ -23,7 +23,6 @@ from prometheus_client.registry import Collector
 
 from app.inference.pipeline import Classification
 from app.system.worker_board import WorkerBoard, WorkerPlace
-from app.telemetry.metric_files import restore_files
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _CONFIDENCES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -193,7 +192,6 @@ class Metrics:
         """Returns the text that Prometheus scrapes, with the sum of all workers."""
         if self._place is None:
             return generate_latest(self.registry)
-        restore_files()
         together = CollectorRegistry()
         if self._place.metrics_folder.is_dir():
             MultiProcessCollector(together, path=str(self._place.metrics_folder))  # type: ignore[no-untyped-call]
