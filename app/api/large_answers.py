@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from itertools import chain, repeat
+from operator import add
 from typing import Final
 
 from fastapi import Response
@@ -19,7 +21,7 @@ from app.errors import AnswerTooLargeError
 from app.serving.admission import Admission
 
 MAX_PREDICTIONS: Final = 100_000
-"""The most predictions in an answer; about 8 MB of JSON."""
+"""The most predictions in the answer to a request with several images; about 8 MB of JSON."""
 
 FEW_PREDICTIONS: Final = 1_000
 """So many are built and written in about a millisecond: the event loop does it at once."""
@@ -79,8 +81,8 @@ async def answer_of_batch(
         return Response(whole.model_dump_json(), media_type=_MEDIA_TYPE)
     empty = _encoded(BatchPrediction(model=model, version=version, results=[]))
     pieces = await asyncio.to_thread(lambda: [_encoded(result) for result in results])
-    between = [b",", empty.removesuffix(b"]}")]
-    return PiecesResponse([*(between[number == 0] + piece for number, piece in enumerate(pieces)), b"]}"], admission)
+    before = chain([empty.removesuffix(b"]}")], repeat(b","))
+    return PiecesResponse([*map(add, before, pieces), b"]}"], admission)
 
 
 class PiecesResponse(Response):

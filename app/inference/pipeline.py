@@ -133,12 +133,13 @@ class Pipeline:
             app.inference.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        image: _Encoded | PreparedImage = _Encoded(encoded, limits or self._limits, deadline)
-        if self._decode_pool is not None:
+        waiting = [_Encoded(encoded, limits or self._limits, deadline)]
+        if self._decode_pool is None:
+            image: _Encoded | PreparedImage = waiting.pop()
+        else:
             loop = asyncio.get_running_loop()
-            waiting = [image]
             try:
-                image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, waiting, deadline)
+                image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, waiting)
             except asyncio.CancelledError:
                 waiting.clear()  # frees the image's bytes now: the pool drops a cancelled call only in its turn
                 raise
@@ -195,9 +196,9 @@ class Pipeline:
         """Computes the images that wait, then ends the streams. Blocks until then."""
         self._batcher.close()
 
-    def _prepare_in_time(self, waiting: list[_Encoded | PreparedImage], deadline: float) -> PreparedImage:
+    def _prepare_in_time(self, waiting: list[_Encoded]) -> PreparedImage:
         image = waiting.pop()
-        if time.monotonic() > deadline:
+        if time.monotonic() > image.deadline:
             raise DeadlineExceededError("The request's time ran out before its image was decoded.")
         return self._prepare(image)
 

@@ -14,13 +14,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final
 
-from uvicorn.config import Config
-from uvicorn.server import ServerState
-
 from app.api.auth import OPEN_PATHS
 from app.api.problems import problem_details
 from app.api.request_log import request_id_of
-from app.server.connections import Connections
 from app.server.early_refusal import EarlyRefusals, whole_answer
 from app.server.unread_answers import ReadersWatched
 
@@ -39,28 +35,13 @@ class LimitedProtocol(ReadersWatched):
     """One connection.
 
     Args:
-        config: uvicorn's configuration.
-        server_state: uvicorn's state of this process, shared by all connections.
-        app_state: the state that the lifespan hands to every request.
-        connections: counts the connections of this process.
+        arguments: what `ReadersWatched` takes.
         refusals: looks at the heads of requests.
-        min_read_bytes_per_s: the least pace at which the client has to read a long answer, in bytes a second.
+        named: what `ReadersWatched` takes by name.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-        *,
-        connections: Connections,
-        refusals: EarlyRefusals,
-        min_read_bytes_per_s: int,
-    ) -> None:
-        super().__init__(
-            config, server_state, app_state, _loop, connections=connections, min_read_bytes_per_s=min_read_bytes_per_s
-        )
+    def __init__(self, *arguments: Any, refusals: EarlyRefusals, **named: Any) -> None:
+        super().__init__(*arguments, **named)
         self._refusals = refusals
         self._in_head = False
         self._in_message = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import mmap
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -42,24 +43,30 @@ class _Field(IntEnum):
 
 
 class WorkerBoard:
-    """A table of numbers in a file that all processes map: a row for the service, and a row for each worker.
+    """A table of numbers in memory that all processes share: a row for the service, and a row for each worker.
 
     No locks are needed: each field is as wide as a machine word, and has one writer or writers of the same value.
 
     Args:
-        path: the file, which `create` has made.
+        shared: the memory.
+        path: the file of that memory, from which a spawned process maps it; none where processes are forked.
     """
 
     FILE_NAME: Final = "board"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, shared: mmap.mmap, path: Path) -> None:
         self._path = path
-        with path.open("r+b") as file:
-            self._fields = memoryview(mmap.mmap(file.fileno(), 0)).cast("d")
+        self._fields = memoryview(shared).cast("d")
 
-    def __reduce__(self) -> tuple[type[WorkerBoard], tuple[Path]]:
+    def __reduce__(self) -> tuple[Callable[[Path], WorkerBoard], tuple[Path]]:
         """Says how a spawned process gets the board."""
-        return WorkerBoard, (self._path,)
+        return WorkerBoard.open, (self._path,)
+
+    @classmethod
+    def open(cls, path: Path) -> WorkerBoard:
+        """Returns the board of a file that `create` has made."""
+        with path.open("r+b") as file:
+            return cls(mmap.mmap(file.fileno(), 0), path)
 
     @classmethod
     def create(cls, path: Path, *, workers: int) -> WorkerBoard:
@@ -71,11 +78,9 @@ class WorkerBoard:
         """
         size = (1 + workers) * _FIELDS * _BYTES_PER_FIELD
         if sys.platform == "linux":
-            board = cls.__new__(cls)
-            board._path, board._fields = path, memoryview(mmap.mmap(-1, size)).cast("d")
-            return board
+            return cls(mmap.mmap(-1, size), path)
         path.write_bytes(bytes(size))
-        return cls(path)
+        return cls.open(path)
 
     @property
     def draining(self) -> bool:
