@@ -1,7 +1,7 @@
 """Loads a model's files and checks them: from a reference to a TorchScript module, with what is known about it.
 
-manifest.json, and its signature where keys are trusted -> sha256 of each file -> torch.jit.load -> check that it has
-what a Predictor must have -> Artifact
+verify: manifest.json, and its signature where keys are trusted -> sha256 of each file -> VerifiedFiles
+load_verified: torch.jit.load -> check that it has what a Predictor must have -> Artifact
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from app.store.manifest import (
 )
 from app.store.model_store import ModelStore, check_place, verify_files
 from app.store.references import UNVERSIONED, is_file_reference, name_of_file, split_reference
+from app.store.regular_files import open_regular
 from app.store.signatures import SignatureError, copy_of
 
 # Where other tools put the names of the classes.
@@ -34,10 +35,24 @@ _SIMILAR_NAMES = ("classes", "names", "labels", "categories", "idx_to_class", "c
 
 
 @dataclass(frozen=True)
+class VerifiedFiles:
+    """The files of a model that were found to be the published ones.
+
+    Attributes:
+        model_file: the TorchScript file. Where keys are trusted, it is a private copy, which goes with this object.
+        manifest: the version's manifest; None for the path of a file.
+    """
+
+    model_file: Path
+    manifest: Manifest | None = None
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A model in memory, on the CPU, whose answers are not yet proven.
 
     Attributes:
+        files: the files that the model was loaded from. Engines may read the twin as long as the model is there.
         name: the model's name.
         version: the published number, or `unversioned`.
         module: the scripted model, in eval mode.
@@ -50,6 +65,7 @@ class Artifact:
             None if the model has no twin.
     """
 
+    files: VerifiedFiles
     name: str
     version: str
     module: torch.jit.ScriptModule
@@ -67,7 +83,12 @@ class Artifact:
 
 
 def load_artifact(reference: str, store: ModelStore) -> Artifact:
-    """Loads a model by reference.
+    """Verifies and loads a model, as `verify` and `load_verified` do, and raises what they raise."""
+    return load_verified(verify(reference, store))
+
+
+def verify(reference: str, store: ModelStore) -> VerifiedFiles:
+    """Reads a model's files and compares them with its manifest. None of them is loaded.
 
     Args:
         reference: `NAME` or `NAME/VERSION` in the store, or the path of a TorchScript file.
@@ -76,36 +97,44 @@ def load_artifact(reference: str, store: ModelStore) -> Artifact:
     Raises:
         UnknownModelError: there is no such model, version or file.
         SignatureError: keys are trusted, and none of them has signed the model. Nothing of it has been parsed.
-        ArtifactError: the model is damaged, or is not a classifier that can be served.
+        ArtifactError: the model is damaged.
     """
     if is_file_reference(reference):
         if store.trusted_keys is not None:
             raise SignatureError(
                 f"{reference} is a file of its own, and only signed models of the store may be loaded."
             )
-        return _load_file(Path(reference))
+        return VerifiedFiles(Path(reference))
     folder = store.resolve(*split_reference(reference))
     manifest = store.read_manifest(folder)
     check_place(folder, manifest)
     if store.trusted_keys is None:
         verify_files(folder, manifest)
-        return _load_file(folder / MODEL_FILE, manifest)
+        return VerifiedFiles(folder / MODEL_FILE, manifest)
     # What is loaded must be what was verified, even if somebody who can write to the store changes it in between.
     private = copy_of(folder, manifest)
+    files = VerifiedFiles(private / MODEL_FILE, manifest)
+    weakref.finalize(files, shutil.rmtree, private, ignore_errors=True)
+    verify_files(private, manifest)
+    return files
+
+
+def load_verified(files: VerifiedFiles) -> Artifact:
+    """Loads a model.
+
+    Args:
+        files: the model's files.
+
+    Raises:
+        ArtifactError: the file is no TorchScript, or not a classifier that can be served.
+    """
+    path, published = files.model_file, files.manifest
     try:
-        verify_files(private, manifest)
-        artifact = _load_file(private / MODEL_FILE, manifest)
-    except BaseException:
-        shutil.rmtree(private, ignore_errors=True)
-        raise
-    # Engines may read the twin as long as the model is there. The copy goes with the model, or else with the process.
-    weakref.finalize(artifact, shutil.rmtree, private, ignore_errors=True)
-    return artifact
-
-
-def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
-    if not path.is_file():
-        raise ArtifactError(f"There is no file {path}.")
+        open_regular(path).close()
+    except FileNotFoundError as error:
+        raise ArtifactError(f"There is no file {path}.") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     extra_files = {MANIFEST_FILE: "", GOLDEN_FILE: ""}
     try:
         module = torch.jit.load(str(path), map_location="cpu", _extra_files=extra_files)  # type: ignore[no-untyped-call]
@@ -121,6 +150,7 @@ def _load_file(path: Path, published: Manifest | None = None) -> Artifact:
     if manifest is None and extra_files[MANIFEST_FILE]:
         manifest = Manifest.from_json(extra_files[MANIFEST_FILE], origin=f"{MANIFEST_FILE} inside {path}")
     artifact = Artifact(
+        files=files,
         name=manifest.name if manifest else name_of_file(path),
         version=str(manifest.version) if manifest else UNVERSIONED,
         module=module,

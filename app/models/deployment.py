@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 
 from app.errors import PredictorError
+from app.models.disk_access import DiskAccess
 from app.models.served_model import ServedModel
 from app.store.stored_version import StoredVersion
 
@@ -45,6 +47,9 @@ class Deployment:
         rejection: why no model, or no better version, serves; None if the version that should serve does.
         rejected: the rejections of the versions that failed, by the version's reference.
         unfinished: a version whose files may still be on their way into the store; None if there is none.
+        is_removed: whether it has been taken out of service. A version that is being loaded for it is given up.
+        disk: the access to the disk that has the model.
+        refreshing: held while the store is looked at for it.
         last_used_at: when a request last asked for the model, on the clock of `time.monotonic()`; at first, when the
             deployment was made.
     """
@@ -55,6 +60,9 @@ class Deployment:
     rejection: Rejection | None = None
     rejected: dict[str, Rejection] = field(default_factory=dict)
     unfinished: StoredVersion | None = None
+    is_removed: bool = False
+    disk: DiskAccess = field(default_factory=DiskAccess)
+    refreshing: asyncio.Lock = field(default_factory=asyncio.Lock)
     last_used_at: float = field(default_factory=time.monotonic)
 
     @property

@@ -1,23 +1,23 @@
-"""Loads one model and proves it, from its reference to a model that may answer requests.
+"""Loads one model and proves it, from its files to a model that may answer requests.
 
-reference -> artifact (sha256, structure) -> the engines that pass the golden check -> the fastest -> ServedModel
+verified files -> artifact -> the engines that pass the golden check -> the fastest -> ServedModel
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from app.errors import ArtifactError
-from app.inference.artifact import Artifact, load_artifact
+from app.inference.artifact import Artifact, VerifiedFiles, load_verified
 from app.inference.decode_budget import DecodeBudget
 from app.inference.engine import resolve_devices
 from app.inference.engine_choice import EngineChoice, choose_engine
 from app.inference.thread_layout import LayoutChoice
+from app.models.disk_access import DiskAccess
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
-from app.store.model_store import ModelStore
 from app.system.kernel import lower_thread_priority
 
 logger = logging.getLogger("app.models")
@@ -28,33 +28,35 @@ class Loader:
 
     Args:
         settings: the settings of device, engine, streams and batching.
-        store: the store that holds the models.
         max_queue_items: the most images that may wait for each model.
 
     Attributes:
         decode_budget: the memory for decoding that all models share.
     """
 
-    def __init__(self, settings: ModelSettings, store: ModelStore, *, max_queue_items: int) -> None:
+    def __init__(self, settings: ModelSettings, *, max_queue_items: int) -> None:
         self._settings = settings
-        self._store = store
         self._decode_pool: ThreadPoolExecutor | None = None
         self.decode_budget = DecodeBudget(settings.decode_bytes)
         self._max_queue_items = max_queue_items
 
-    async def load(self, reference: str, *, previous: ServedModel | None = None) -> ServedModel:
+    async def load(
+        self, files: VerifiedFiles, disk: DiskAccess, *, limit_s: float, previous: ServedModel | None = None
+    ) -> ServedModel:
         """Loads and proves one model.
 
         Args:
-            reference: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
+            files: the model's files.
+            disk: the access to the disk that has them.
+            limit_s: how long reading them may take, in seconds.
             previous: the model that serves now, if it is to be replaced. Its engine is taken again if that passes the
                 golden check: measuring engines under load would measure the load, and slow it.
 
         Raises:
-            UnknownModelError: there is no such model.
-            ArtifactError: the model is damaged, or does not compute what it promises.
+            ArtifactError: the model is no classifier that can be served, does not compute what it promises, or the
+                disk does not answer.
         """
-        artifact = await asyncio.to_thread(load_artifact, reference, self._store)
+        artifact = await disk.call(partial(load_verified, files), limit_s=limit_s)
         choice = None
         if previous and _offers_the_same(artifact, previous.artifact):
             try:
@@ -64,7 +66,7 @@ class Loader:
             except ArtifactError as error:
                 if self._settings.engine != "auto":
                     raise
-                logger.warning("%s does not take %s again: %s", reference, previous.engine.name, error.detail)
+                logger.warning("%s does not take %s again: %s", artifact.name, previous.engine.name, error.detail)
         choice = choice or await self._choose(artifact, self._settings)
         return ServedModel(
             artifact, choice.engine, choice.pipeline, choice.layout, choice.candidates, choice.golden_check

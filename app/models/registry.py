@@ -10,15 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+import traceback
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import torch
-from prometheus_client import Gauge
 
 from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
+from app.inference.artifact import verify
+from app.models.announcement import announce, info_of
 from app.models.deployment import Deployment, Rejection
+from app.models.disk_access import DiskAccess
 from app.models.loader import Loader
 from app.models.memory_budget import Unloadable, models_to_unload
 from app.models.requested_changes import RequestedChanges, SharedChanges
@@ -26,11 +30,17 @@ from app.models.served_model import ServedModel
 from app.settings import ModelSettings
 from app.store.model_store import ModelStore
 from app.store.signatures import TrustedKeys
-from app.store.stored_version import StoredVersion, follows_store, version_to_serve
+from app.store.stored_version import Fingerprint, StoredVersion, follows_store, version_to_serve
 from app.system.kernel import return_freed_memory
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("app.models")
+
+LOOK_LIMIT_S: Final = 10.0
+"""A look at the store that takes longer than this finds a disk that hangs."""
+# So does reading a model that takes longer than this, and than its bytes need at this rate.
+_READ_LIMIT_S: Final = 30.0
+_MIN_READ_BYTES_PER_S: Final = 4_000_000
 
 
 class Registry:
@@ -61,10 +71,11 @@ class Registry:
         self.deployments = [
             Deployment(reference) for reference in self.shared_changes.read().references(self.configured)
         ]
+        self.disk = DiskAccess()
         self.store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
         self._metrics = metrics
         self._memory_budget_bytes = 1_000_000 * memory_budget_mb
-        self._loader = Loader(settings, self.store, max_queue_items=max_queue_items)
+        self._loader = Loader(settings, max_queue_items=max_queue_items)
         self.decode_budget = self._loader.decode_budget
         self._loading = asyncio.Lock()  # one at a time: two would need the memory and the cores of both
         self._retiring: dict[asyncio.Task[None], ServedModel] = {}
@@ -138,18 +149,15 @@ class Registry:
         """
         if watching and deployment.model and not follows_store(deployment.reference):
             return
-        async with self._loading:
+        async with deployment.refreshing:
             passed_over = {ref: each.stored_version.fingerprint for ref, each in deployment.rejected.items()
                            if each.stored_version and each.is_final}  # fmt: skip
-            while True:
+            while not deployment.is_removed:
                 try:
-                    found, rejected = await asyncio.to_thread(
-                        version_to_serve,
-                        deployment.reference,
-                        self.store,
-                        served=deployment.stored_version,
-                        rejected=passed_over,
-                    )
+                    found, rejected = await self._look(deployment, passed_over)
+                    is_whole = not watching or found in {None, deployment.unfinished} or await deployment.disk.call(
+                        partial(found.is_complete, self.store), limit_s=LOOK_LIMIT_S
+                    )  # fmt: skip
                 except (PredictorError, OSError) as error:
                     rejection = Rejection(error if isinstance(error, PredictorError) else ArtifactError(str(error)))
                     if not rejection.is_like(deployment.rejection):
@@ -159,7 +167,7 @@ class Registry:
                 if found is None:
                     deployment.rejection = deployment.rejected.get(rejected) if rejected else None
                     return
-                if watching and deployment.unfinished != found and not await asyncio.to_thread(found.is_complete):
+                if not is_whole:
                     deployment.unfinished = found
                     return
                 passed_over[found.reference] = found.fingerprint
@@ -192,29 +200,49 @@ class Registry:
             model.pipeline.close()
         self._loader.close()
 
+    async def _look(
+        self, deployment: Deployment, passed_over: Mapping[str, Fingerprint]
+    ) -> tuple[StoredVersion | None, str | None]:
+        look = partial(
+            version_to_serve, deployment.reference, self.store, served=deployment.stored_version, rejected=passed_over
+        )
+        return await deployment.disk.call(look, limit_s=LOOK_LIMIT_S)
+
     async def _try(self, deployment: Deployment, stored_version: StoredVersion) -> None:
         started_at = time.monotonic()
         try:
-            await self._make_room(deployment, stored_version)
-            model = await self._load(stored_version.reference, deployment.model)
+            model = await self._load(deployment, stored_version)
         except PredictorError as error:
             rejection = Rejection(error, stored_version, is_final=not _may_pass(error))
         except Exception as error:
             logger.exception("Model %s cannot be loaded.", stored_version.reference)
             rejection = Rejection(ArtifactError(f"Loading failed: {error}"), stored_version)
         else:
-            deployment.rejected.pop(stored_version.reference, None)
-            self._switch(deployment, stored_version, model, time.monotonic() - started_at)
+            if model:
+                deployment.rejected.pop(stored_version.reference, None)
+                announce(model, self._metrics, seconds=time.monotonic() - started_at)
             return
+        _forget_frames(rejection.error)
         # What fails again and again is logged once.
         if not rejection.is_like(deployment.rejected.get(stored_version.reference)):
             self._report(stored_version.reference, rejection, deployment)
         deployment.rejected[stored_version.reference] = rejection
 
-    async def _load(self, reference: str, previous: ServedModel | None) -> ServedModel:
-        model = await self._loader.load(reference, previous=previous)
-        await asyncio.to_thread(return_freed_memory)  # what loading itself needed
-        return model
+    async def _load(self, deployment: Deployment, stored_version: StoredVersion) -> ServedModel | None:
+        """Loads a version and switches to it; returns None if the deployment has been removed meanwhile."""
+        limit_s = _READ_LIMIT_S + stored_version.size_bytes() / _MIN_READ_BYTES_PER_S
+        # Without the lock: a disk that hangs holds up nobody else.
+        files = await deployment.disk.call(partial(verify, stored_version.reference, self.store), limit_s=limit_s)
+        async with self._loading:
+            if deployment.is_removed:
+                return None
+            await self._make_room(deployment, stored_version)
+            model = await self._loader.load(files, deployment.disk, limit_s=limit_s, previous=deployment.model)
+            await asyncio.to_thread(return_freed_memory)  # what loading itself needed
+            old, deployment.model, deployment.stored_version = deployment.model, model, stored_version
+            if old:
+                self._retire(old)
+            return model
 
     def _report(self, reference: str, rejection: Rejection, deployment: Deployment) -> None:
         meanwhile = (
@@ -225,17 +253,8 @@ class Registry:
         logger.error("Model %s cannot be served: %s %s.", reference, rejection.reason, meanwhile)
         self._metrics.model_loads.labels("failed").inc()
 
-    def _switch(
-        self, deployment: Deployment, stored_version: StoredVersion, model: ServedModel, seconds: float
-    ) -> None:
-        old = deployment.model
-        deployment.model, deployment.stored_version = model, stored_version
-        if old:
-            self._retire(old)
-        self._announce(model, seconds)
-        self._metrics.model_loads.labels("ready").inc()
-
     def _remove(self, deployment: Deployment) -> None:
+        deployment.is_removed = True
         if deployment in self.deployments:
             self.deployments.remove(deployment)
         if deployment.model:
@@ -244,7 +263,7 @@ class Registry:
         deployment.model = deployment.stored_version = None
 
     def _retire(self, model: ServedModel) -> None:
-        self._info(model).set(0)
+        info_of(model, self._metrics).set(0)
         retiring = asyncio.create_task(model.retire())
         self._retiring[retiring] = model
         retiring.add_done_callback(self._forget)
@@ -281,27 +300,6 @@ class Registry:
         if self._retiring:
             await asyncio.wait(list(self._retiring))
 
-    def _announce(self, model: ServedModel, seconds: float) -> None:
-        artifact, engine, check = model.artifact, model.engine, model.golden_check
-        verdict = f"golden check passed, |dp| <= {check.max_abs_deviation:.1g}" if check else "UNVERIFIED: no manifest"
-        logger.info(
-            "Model %s/%s is ready after %.1f s: %d classes, %s in %s on %s (%s), %s",
-            artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.precision,
-            engine.device, _compared(model), verdict,
-        )  # fmt: skip
-        self._info(model).set(1)
-        if check:
-            self._metrics.golden_deviation.labels(artifact.name, artifact.version).set(check.max_abs_deviation)
-            self._metrics.golden_bound.labels(artifact.name, artifact.version).set(check.bound)
-        # Only now, so that the batches of warm-up and golden check do not count.
-        model.pipeline.count_batches(self._metrics.of_model(artifact.name, artifact.version).batch_size.observe)
-
-    def _info(self, model: ServedModel) -> Gauge:
-        artifact, engine, check = model.artifact, model.engine, model.golden_check
-        return self._metrics.model_info.labels(
-            artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
-        )
-
 
 def _may_pass(error: PredictorError) -> bool:
     """Returns whether another try with the same files may succeed: a disk may recover, memory may be freed."""
@@ -310,17 +308,8 @@ def _may_pass(error: PredictorError) -> bool:
     return disk_failed or isinstance(error, MemoryBudgetError)
 
 
-def _compared(model: ServedModel) -> str:
-    """Returns, for the log, how threads are laid out, and what was measured if there was a choice."""
-    rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
-    layouts = [
-        f"{each.layout.streams} x {each.layout.threads_per_stream} {each.images_per_s:.0f}, "
-        f"alone {each.lone_batch_ms:.1f} ms"
-        for each in model.layout.measured
-    ]
-    threads = (
-        f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}, "
-        f"alone 1 x {model.layout.lone_threads}"
-    )
-    measured = (f"images/s: {', '.join(rates)}" if rates else "", f"layouts: {'; '.join(layouts)}" if layouts else "")
-    return "; ".join(part for part in (threads, *measured) if part)
+def _forget_frames(error: BaseException | None) -> None:
+    """Drops what the frames of an error hold, such as a whole model, because the error is kept."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

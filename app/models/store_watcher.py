@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 
 from app.errors import InvalidParameterError, MemoryBudgetError, ModelRejectedError, UnknownModelError
 from app.models.deployment import Deployment
-from app.models.registry import Registry
+from app.models.registry import LOOK_LIMIT_S, Registry
 from app.store.references import is_file_reference
 
 logger = logging.getLogger("app.models")
@@ -53,9 +54,9 @@ class StoreWatcher:
                 logger.exception("Looking for new models failed; the next look is in %g s.", interval_s)
 
     async def look(self) -> None:
-        """Looks at the store once for each model."""
-        for deployment in list(self._registry.deployments):
-            await self._registry.refresh(deployment, watching=True)
+        """Looks at the store once for each model. A model whose disk hangs holds up no other."""
+        deployments = list(self._registry.deployments)
+        await asyncio.gather(*(self._registry.refresh(deployment, watching=True) for deployment in deployments))
 
     async def follow(self) -> None:
         """Carries out what other workers were asked for."""
@@ -127,7 +128,7 @@ class StoreWatcher:
             if references is None:
                 if is_file_reference(name):  # a request must not choose a file
                     raise UnknownModelError(f"{name!r} is no model of the store.")
-                registry.store.resolve(name)  # raises
+                await registry.disk.call(partial(registry.store.resolve, name), limit_s=LOOK_LIMIT_S)  # raises
                 references = (name,)
             deployments: list[Deployment] = []
             for reference in references:

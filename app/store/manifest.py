@@ -5,14 +5,16 @@ training fills a folder, returns a Manifest -> app.store.publishing -> <store>/<
 
 from __future__ import annotations
 
+import re
 import warnings
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Base64Bytes, BaseModel, ConfigDict, Field, ValidationError
 
 from app.errors import ArtifactError
+from app.store.regular_files import read_small
 
 MODEL_FILE = "model.pt"
 """The model as TorchScript."""
@@ -23,6 +25,8 @@ warnings.filterwarnings("ignore", message=r"`torch\.jit\.\w+` is (deprecated|not
 ONNX_FILE = "model.onnx"
 """The twin of `classify` for faster engines. Not every version has one."""
 MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES: Final = 10_000_000
+"""A manifest of 100,000 long class names has a third of that."""
 SIGNATURE_FILE = "manifest.sig"
 """The Ed25519 signature of the manifest's bytes (RFC 8032), 64 bytes. Only signed versions have one."""
 GOLDEN_FILE = "golden.json"
@@ -30,6 +34,11 @@ GOLDEN_FILE = "golden.json"
 
 MODEL_NAME_PATTERN = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 """What a model may be called: safe as a folder name, in a URL and as a metric label."""
+
+
+def version_number(text: str) -> int | None:
+    """Returns the version that a text names; None if it is no number of at most nine digits."""
+    return int(text) if re.fullmatch("[0-9]{1,9}", text) else None
 
 
 class _Frozen(BaseModel):
@@ -74,6 +83,12 @@ class Fidelity(_Frozen):
     )
 
 
+def _plain_file_name(name: str) -> str:
+    if name in {"", ".", ".."} or any(character in name for character in "/\\\0"):
+        raise ValueError(f"{name!r} is not a plain file name")
+    return name
+
+
 class FileEntry(_Frozen):
     """One file of the artifact."""
 
@@ -102,7 +117,9 @@ class Manifest(_Frozen):
     seeds: dict[str, int] = Field(default_factory=dict)
     library_versions: dict[str, str] = Field(default_factory=dict)
     fidelity: Fidelity
-    files: dict[str, FileEntry] = Field(default_factory=dict)
+    files: dict[Annotated[str, AfterValidator(_plain_file_name)], FileEntry] = Field(
+        default_factory=dict, description="The files of the version's folder"
+    )
 
     def to_json(self) -> str:
         """Returns the text of `manifest.json`."""
@@ -131,11 +148,11 @@ class Manifest(_Frozen):
         """Reads `manifest.json` in the folder of a published version.
 
         Raises:
-            ArtifactError: the file is missing or invalid.
+            ArtifactError: the file is missing, too long or invalid.
         """
         path = folder / MANIFEST_FILE
         try:
-            return cls.from_json(path.read_bytes(), origin=str(path))
+            return cls.from_json(read_small(path, max_bytes=MAX_MANIFEST_BYTES), origin=str(path))
         except OSError as error:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
 

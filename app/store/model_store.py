@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import ArtifactError, UnknownModelError
-from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Manifest
+from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Manifest, version_number
 from app.store.publishing import TEMPORARY_PREFIX, hash_file, locked, published_versions, write_atomically
+from app.store.regular_files import read_small
 from app.store.signatures import TrustedKeys
 
 PIN_FILE: Final = "pinned"
 """The file in a model's folder that names the pinned version."""
+_MAX_PIN_BYTES: Final = 100
 
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 
@@ -54,11 +56,7 @@ class ModelStore:
         """Returns the names that have at least one published version, sorted."""
         if not self.root.is_dir():
             return []
-        return sorted(
-            folder.name
-            for folder in self.root.iterdir()
-            if folder.is_dir() and _NAME.fullmatch(folder.name) and self.versions(folder.name)
-        )
+        return sorted(folder.name for folder in self.root.iterdir() if self._holds_versions(folder.name))
 
     def versions(self, name: str) -> list[int]:
         """Returns the published versions of a model, ascending. The list is empty if there are none."""
@@ -72,14 +70,16 @@ class ModelStore:
         """
         path = self.root / name / PIN_FILE
         try:
-            text = path.read_text(encoding="ascii").strip()
+            text = read_small(path, max_bytes=_MAX_PIN_BYTES).decode(errors="replace").strip()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ArtifactError(f"{path} cannot be read: {error}.") from error
-        if not text.isdecimal():
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} cannot be read: {error.strerror}. Pin the model again, or unpin it."
+            ) from error
+        if (version := version_number(text)) is None:
             raise ArtifactError(f"{path} holds {text[:20]!r}, not a version: pin the model again, or unpin it.")
-        return int(text)
+        return version
 
     def pin(self, name: str, version: int) -> None:
         """Makes a version current until `unpin`, whatever is published meanwhile.
@@ -207,6 +207,12 @@ class ModelStore:
                 self._delete(name, version)
         return Pruned(tuple(versions), damaged)
 
+    def _holds_versions(self, name: str) -> bool:
+        try:
+            return bool(self.versions(name))
+        except OSError:  # a folder that cannot be looked into hides no other model
+            return False
+
     def _damage(self, name: str, version: int) -> str | None:
         try:
             self.verify(name, version)
@@ -244,8 +250,6 @@ def verify_files(folder: Path, manifest: Manifest) -> None:
         raise ArtifactError(f"{folder / MANIFEST_FILE} lists no files, so that nothing can be verified.")
     for file_name, expected in manifest.files.items():
         path = folder / file_name
-        if file_name in {"", ".."} or "\0" in file_name or Path(file_name).name != file_name:
-            raise ArtifactError(f"{folder / MANIFEST_FILE} lists {file_name!r}, which is not a plain file name.")
         try:
             found = hash_file(path)
         except OSError as error:

@@ -18,15 +18,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, FileEntry, Manifest
+from app.store.regular_files import open_regular
 
 TEMPORARY_PREFIX = ".publishing-"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
 def hash_file(path: Path) -> FileEntry:
-    """Returns a file's sha256 and size in bytes."""
-    with path.open("rb") as file:
-        return FileEntry(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=path.stat().st_size)
+    """Returns a file's sha256 and size in bytes.
+
+    Raises:
+        OSError: the file is missing, cannot be read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        return FileEntry(
+            sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=os.fstat(file.fileno()).st_size
+        )
 
 
 def published_versions(folder: Path) -> list[int]:

@@ -17,12 +17,10 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import ArtifactError
-from app.store.manifest import MANIFEST_FILE
+from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, version_number
 
 UNVERSIONED: Final = "unversioned"
 """The version of a file that has no manifest."""
-
-_MAX_MANIFEST_BYTES: Final = 10_000_000
 
 
 def is_file_reference(reference: str) -> bool:
@@ -37,9 +35,9 @@ def split_reference(reference: str) -> tuple[str, int | None]:
         ArtifactError: the reference has another form.
     """
     name, _, version = reference.partition("/")
-    if version and not version.isdecimal():
+    if version and version_number(version) is None:
         raise ArtifactError(f"{reference!r} is neither NAME nor NAME/VERSION. A TorchScript file ends in .pt.")
-    return name, int(version) if version else None
+    return name, version_number(version)
 
 
 def references(value: str) -> tuple[str, ...]:
@@ -97,7 +95,7 @@ def _name_and_version(path: Path) -> tuple[str, str]:
         if path.is_file():  # a pipe would never end
             with zipfile.ZipFile(path) as archive:
                 entry = next(each for each in archive.infolist() if each.filename.endswith(f"/extra/{MANIFEST_FILE}"))
-                if entry.file_size <= _MAX_MANIFEST_BYTES:
+                if entry.file_size <= MAX_MANIFEST_BYTES:
                     manifest = json.loads(archive.read(entry))
                     return str(manifest["name"]), str(manifest["version"])
     return name_of_file(path), UNVERSIONED

@@ -10,6 +10,7 @@ bytes of the manifest, so any tool can sign and verify:
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -22,8 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from app.errors import ArtifactError
-from app.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
+from app.store.regular_files import open_regular, read_small
 
+_SIGNATURE_BYTES: Final = 64
+_MAX_KEYS_BYTES: Final = 1_000_000
+_COPIED_AT_ONCE: Final = 1 << 20  # bytes
 _PUBLIC_KEY: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
@@ -57,7 +62,7 @@ class TrustedKeys:
         if path is None:
             return None
         try:
-            text = path.read_bytes()
+            text = read_small(path, max_bytes=_MAX_KEYS_BYTES)
         except OSError as error:
             raise SignatureError(f"{path} cannot be read: {error.strerror}.") from error
         keys = []
@@ -86,11 +91,16 @@ class TrustedKeys:
             SignatureError: the manifest is not signed, or not by one of these keys.
             ArtifactError: there is no manifest, or it cannot be read.
         """
-        manifest = _read(folder / MANIFEST_FILE)
+        manifest = _read(folder / MANIFEST_FILE, MAX_MANIFEST_BYTES)
         path = folder / SIGNATURE_FILE
-        if not path.exists():
-            raise SignatureError(f"{folder} is not signed, and only signed models may be loaded: image-predictor sign.")
-        signature = _read(path)
+        try:
+            signature = _read(path, _SIGNATURE_BYTES)
+        except ArtifactError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+            raise SignatureError(
+                f"{folder} is not signed, and only signed models may be loaded: image-predictor sign."
+            ) from error
         if not any(_is_by(key, signature, manifest) for key in self._keys):
             raise SignatureError(f"{path} is no signature of this manifest by a trusted key.")
         return manifest
@@ -112,9 +122,11 @@ def copy_of(folder: Path, manifest: Manifest) -> Path:
     private = Path(tempfile.mkdtemp(prefix="signed-model-"))  # only its owner may enter
     try:
         for file_name, expected in manifest.files.items():
-            if (found := (folder / file_name).stat().st_size) != expected.size_bytes:
-                raise ArtifactError(f"{folder / file_name} has {found} bytes, its manifest says {expected.size_bytes}.")
-            shutil.copyfile(folder / file_name, private / Path(file_name).name)
+            path = folder / file_name
+            with open_regular(path) as file, (private / file_name).open("xb") as copied:
+                if (found := os.fstat(file.fileno()).st_size) != expected.size_bytes:
+                    raise ArtifactError(f"{path} has {found} bytes, its manifest says {expected.size_bytes}.")
+                shutil.copyfileobj(file, copied, _COPIED_AT_ONCE)
     except OSError as error:
         shutil.rmtree(private, ignore_errors=True)
         raise ArtifactError(f"{error.filename or folder} cannot be copied to {private}: {error.strerror}.") from error
@@ -132,8 +144,8 @@ def _is_by(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> bool:
     return True
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        return path.read_bytes()
+        return read_small(path, max_bytes=max_bytes)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error

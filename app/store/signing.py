@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from app.errors import ArtifactError
-from app.store.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from app.store.model_store import check_place, verify_files
 from app.store.publishing import locked, write_atomically
+from app.store.regular_files import read_small
 from app.store.signatures import SignatureError
 
 
@@ -78,7 +79,7 @@ def sign_version(folder: Path, key: Ed25519PrivateKey) -> Path:
         ArtifactError: the version is damaged, or the store cannot be written. Nothing has been signed then.
     """
     try:
-        signed = (folder / MANIFEST_FILE).read_bytes()
+        signed = read_small(folder / MANIFEST_FILE, max_bytes=MAX_MANIFEST_BYTES)
         manifest = Manifest.from_json(signed, origin=str(folder / MANIFEST_FILE))
         check_place(folder, manifest)
         with locked(folder):

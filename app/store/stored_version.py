@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ArtifactError
-from app.store.manifest import Manifest
 from app.store.model_store import ModelStore
 from app.store.references import is_file_reference, split_reference
 
-Fingerprint = tuple[tuple[str, int, int], ...]
-"""The name, the size in bytes and the time of the last change in ns of each file.
+Fingerprint = tuple[tuple[str, int, int, int], ...]
+"""The name, the size in bytes, and the times in ns of the last change of each file: of its content, and of anything.
 
-It is cheap to take, and it differs when a file has changed.
+It is cheap to take, and it differs when a file has changed. The time of the content can be set by anybody, as `cp -p`
+and `rsync -t` do. The other one cannot.
 """
 
 
@@ -40,19 +40,23 @@ class StoredVersion:
         """The version's number, or the file's name."""
         return self.path.name
 
-    def is_complete(self) -> bool:
-        """Returns whether every file that the manifest lists has its size. A copy that is under way is not complete."""
+    def is_complete(self, store: ModelStore) -> bool:
+        """Returns whether every file that the manifest lists has its size. A copy that is under way is not complete.
+
+        Args:
+            store: the model store. Where it trusts keys, a version that none of them has signed is not complete.
+        """
         if is_file_reference(self.reference):
             return True
         try:
-            files = Manifest.read(self.path).files
+            files = store.read_manifest(self.path).files
             return all((self.path / name).stat().st_size == entry.size_bytes for name, entry in files.items())
-        except (ArtifactError, OSError, ValueError):  # ValueError: a name that no file can have
+        except (ArtifactError, OSError):
             return False
 
     def size_bytes(self) -> int:
         """Returns the size of all files of the version."""
-        return sum(size for _, size, _ in self.fingerprint)
+        return sum(size for _, size, *_ in self.fingerprint)
 
 
 def follows_store(reference: str) -> bool:
@@ -114,4 +118,4 @@ def _fingerprint(path: Path) -> Fingerprint:
         entries = [(file.name, file.stat()) for file in files]
     except OSError:  # gone meanwhile, or not readable: loading will say so, and another version may do better
         return ()
-    return tuple((name, entry.st_size, entry.st_mtime_ns) for name, entry in entries)
+    return tuple((name, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns) for name, entry in entries)

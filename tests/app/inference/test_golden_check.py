@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from app.errors import ArtifactError
-from app.inference.artifact import Artifact
+from app.inference.artifact import Artifact, VerifiedFiles
 from app.inference.engine import Probabilities
 from app.inference.golden_check import check_golden
 from app.store.manifest import GoldenExample
@@ -24,7 +25,8 @@ pytestmark = pytest.mark.anyio
 def artifact() -> Artifact:
     """A model of two classes, of which only the golden examples matter."""
     golden = tuple(GoldenExample(image=b64encode(image), probabilities=each) for image, each in PROMISED.items())
-    return Artifact("pets", "1", cast(torch.jit.ScriptModule, None), ("cat", "dog"), None, golden, 24, 32)
+    files = VerifiedFiles(Path("pets.pt"))
+    return Artifact(files, "pets", "1", cast(torch.jit.ScriptModule, None), ("cat", "dog"), None, golden, 24, 32)
 
 
 async def test_model_that_keeps_its_promise_passes_with_the_largest_deviation(artifact: Artifact) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -12,7 +13,7 @@ from app.errors import UnsupportedFormatError
 from app.images.decode import decode
 from app.images.limits import DEFAULT_LIMITS, ImageLimits
 from app.images.resize import resize_and_crop
-from app.inference.artifact import Artifact
+from app.inference.artifact import Artifact, VerifiedFiles
 from app.inference.engine import Precision
 from app.inference.prepare import prepare
 from tests.support.images import encode
@@ -23,7 +24,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, (300, 400, 3), dtype=np.uint8)
 def artifact(image_size: int | None = 24, resize_size: int | None = 32) -> Artifact:
     """A model of which only the sizes matter; without them, one that resizes by itself."""
     module = cast(torch.jit.ScriptModule, None)
-    return Artifact("noise", "1", module, ("noise",), None, (), image_size, resize_size)
+    files = VerifiedFiles(Path("noise.pt"))
+    return Artifact(files, "noise", "1", module, ("noise",), None, (), image_size, resize_size)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
