@@ -44,6 +44,9 @@ class Serve(Settings):
 
     def cli_cmd(self) -> None:
         """Runs the command."""
+        from app.server.first_process import hear_sigterm
+
+        hear_sigterm()
         from app.server.supervisor import serve
 
         configure_logging(self.log_level, self.log_format)

@@ -13,11 +13,9 @@ import contextlib
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,8 +25,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from app.errors import PredictorError
 from app.main import create_app
+from app.server.first_process import reap_orphans
+from app.server.runtime_folder import runtime_folder
 from app.server.tls import tls_options
 from app.server.uvicorn_server import SAME_SIGNAL_S, check_start, listen, serve_process
 from app.server.worker import CANNOT_START, STOP_SIGNALS, run_worker
@@ -36,9 +35,6 @@ from app.serving.worker_count import worthwhile_workers
 from app.settings import Settings
 from app.system.worker_board import METRICS_FOLDER, WorkerBoard, WorkerPlace
 from app.telemetry.metric_files import forget_worker
-
-if sys.platform != "win32":
-    import fcntl
 
 logger = logging.getLogger("app.workers")
 
@@ -50,8 +46,6 @@ _MAX_DELAY_S: Final = 30.0
 _MARGIN_S: Final = 10.0
 # A worker counts as hung when its event loop has not moved for this long, and for longer than a request may take.
 _MIN_HUNG_S: Final = 30.0
-_FOLDER_PREFIX: Final = "image-predictor-"
-_MIN_STALE_S: Final = 60.0
 
 
 def serve(settings: Settings) -> int:
@@ -123,6 +117,7 @@ class Supervisor:
             "fork" if sys.platform == "linux" else "spawn"
         )
         self._signals = 0
+        self._has_served = False
         self._last_exit_code: int | None = None
         self._hung_after_s = max(_MIN_HUNG_S, settings.request_timeout_s)
 
@@ -140,9 +135,10 @@ class Supervisor:
                     for seat in self._seats:
                         if seat.process and seat.process.sentinel in ending:
                             seat.process.join()  # a sentinel is ready a moment before the process has ended
-                        if self._has_ended(seat) and self._cannot_start(seat):
+                        if self._has_ended(seat) and self._cannot_start():
                             return CANNOT_START
                     self._replace_stuck()
+                    reap_orphans(besides={seat.process.pid for seat in self._seats if seat.process})
                 return self._drain(woken)
             finally:
                 for seat in self._seats:
@@ -204,6 +200,7 @@ class Supervisor:
     def _has_ended(self, seat: _WorkerSeat) -> bool:
         """Returns whether the seat's process has just ended; logs it, and frees the seat."""
         seat.was_ready = seat.was_ready or self._board.status_of(seat.index).ready
+        self._has_served = self._has_served or seat.was_ready
         if seat.process is None or seat.process.is_alive():
             return False
         process, status = seat.process, self._board.status_of(seat.index)
@@ -224,8 +221,9 @@ class Supervisor:
         self._last_exit_code = process.exitcode
         return True
 
-    def _cannot_start(self, seat: _WorkerSeat) -> bool:
-        return self._last_exit_code == CANNOT_START and not seat.was_ready
+    def _cannot_start(self) -> bool:
+        """Returns whether no worker can. Once one has served, what keeps another from starting may be mended."""
+        return self._last_exit_code == CANNOT_START and not self._has_served
 
     def _replace_stuck(self) -> None:
         for seat in self._seats:
@@ -278,48 +276,3 @@ def _describe_exit(code: int | None) -> str:
     if code is not None and code < 0:
         return f"killed by {signal.Signals(-code).name}"
     return f"exit status {code}"
-
-
-@contextlib.contextmanager
-def runtime_folder() -> Iterator[Path]:
-    """Makes a private folder for this run of the service, and removes it afterwards.
-
-    Folders that killed services have left are removed too. A lock in each folder tells whether its service lives: the
-    lock ends with the last process that holds it. Containers that share a folder for temporary files see each other's
-    locks, but not each other's process ids.
-
-    Raises:
-        RuntimeFolderError: no folder can be made.
-    """
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-    except OSError:  # a container with a read-only file system still has /dev/shm
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX, dir="/dev/shm"))
-        except OSError as error:
-            raise RuntimeFolderError(
-                "No folder for temporary files can be written: neither the usual ones nor /dev/shm. Set TMPDIR to one."
-            ) from error
-    with (folder / "lock").open("w") as lock:
-        if sys.platform != "win32":
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            _remove_stale_folders(folder.parent)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-class RuntimeFolderError(PredictorError):
-    """There is no place for the files that workers share."""
-
-
-def _remove_stale_folders(parent: Path) -> None:
-    if sys.platform == "win32":
-        return
-    for path in parent.glob(f"{_FOLDER_PREFIX}*/lock"):
-        with contextlib.suppress(OSError), path.open("r+") as lock:  # it is another user's, or has just been removed
-            if time.time() - path.stat().st_mtime < _MIN_STALE_S:  # it may not be locked yet
-                continue
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(path.parent, ignore_errors=True)

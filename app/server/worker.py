@@ -23,7 +23,9 @@ logger = logging.getLogger("app.workers")
 
 CANNOT_START: Final = 2
 """Exit status of a worker, and then of the service, when starting again would not help."""
-STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | ({signal.SIGHUP} if sys.platform != "win32" else set())
+STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | (
+    {signal.SIGHUP, signal.SIGQUIT} if sys.platform != "win32" else set()
+)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 

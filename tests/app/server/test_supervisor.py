@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.server.supervisor import runtime_folder
+from app.server.runtime_folder import runtime_folder
 from app.server.worker import share_limits
 from app.settings import Settings
 from app.system.cores import usable_cores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import signal
@@ -151,3 +152,97 @@ def test_nothing_writable_is_told_in_a_sentence(colours_store: Path, tmp_path: P
     assert done.returncode == 2
     assert "No folder for temporary files can be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGHUP])
+def test_other_signals_that_ask_for_the_end_are_heard(colours_store: Path, tmp_path: Path, number: int) -> None:
+    """Some images are stopped by SIGQUIT; a terminal sends it to the whole group."""
+    log = tmp_path / "log"
+    with live_server(log, model="colours", model_store=colours_store) as server:
+        server.wait_until_ready()
+        for process in [*server.workers, server.process.pid]:
+            os.kill(process, number)
+        assert server.process.wait(20) == 0
+
+    assert "Shutting down." in log.read_text()
+    assert "died" not in log.read_text()
+
+
+def test_worker_that_dies_while_a_key_file_is_broken_does_not_end_the_service(
+    colours_store: Path, tmp_path: Path
+) -> None:
+    keys, log = tmp_path / "keys", tmp_path / "log"
+    good = f"ann:{hashlib.sha256(b'key').hexdigest()}\n"
+    keys.write_text(good)
+    with live_server(log, model="colours", model_store=colours_store, api_keys_file=keys) as server:
+        server.wait_until_ready()
+        keys.write_text("this is no key\n")
+        os.kill(server.workers[0], signal.SIGKILL)
+        until(lambda: "exit status 2" in log.read_text())
+        keys.write_text(good)
+        server.wait_until_ready()
+        answer = httpx.post(
+            f"{server.url}/predict", content=colour_image("red"), headers={"Authorization": "Bearer key"}
+        )
+
+    assert answer.status_code == 200
+    assert answer.json()["predictions"][0]["class_name"] == "red"
+
+
+def _may_be_first() -> bool:
+    return shutil.which("unshare") is not None and not subprocess.call(["unshare", "-p", "-f", "--mount-proc", "true"])
+
+
+@pytest.fixture
+def first_process(colours_store: Path, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The service as the first process of a container; its output is in the file `log`."""
+    if not _may_be_first():
+        pytest.skip("no process may be the first of a container here")
+    serve = f"{sys.executable} -m app serve --model colours --model-store {colours_store} --port 0 --workers 1"
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(
+            ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", f"exec {serve}"],
+            stdout=log, stderr=log,
+        ) as outside,
+    ):  # fmt: skip
+        yield outside
+        outside.kill()
+
+
+def _inside(outside: subprocess.Popen[bytes]) -> int:
+    """Returns the id that the first process of a container has outside."""
+    children = Path(f"/proc/{outside.pid}/task/{outside.pid}/children")
+    until(lambda: bool(children.read_text().split()))
+    return int(children.read_text().split()[0])
+
+
+def _states(parent: int) -> list[str]:
+    """Returns the states of the children of a process, such as Z for one that has ended and was not reaped."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return [Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] for child in children]
+
+
+def test_first_process_of_a_container_reaps_orphans_and_hears_sigterm(
+    first_process: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    inside = _inside(first_process)
+    until(lambda: "is ready" in (tmp_path / "log").read_text())
+    orphan = "(sleep 0.2 &) ; exit 0"  # its parent ends at once
+    subprocess.run(["nsenter", "-t", str(inside), "-p", "-m", "sh", "-c", orphan], check=True)
+    time.sleep(0.5)
+    until(lambda: "Z" not in _states(inside))
+    os.kill(inside, signal.SIGTERM)
+
+    assert first_process.wait(20) == 0
+    assert "Shutting down." in (tmp_path / "log").read_text()
+
+
+def test_first_process_of_a_container_hears_sigterm_during_its_start(first_process: subprocess.Popen[bytes]) -> None:
+    inside = _inside(first_process)
+    handled = Path(f"/proc/{inside}/status")
+    term = 1 << (signal.SIGTERM - 1)
+    until(lambda: bool(int(handled.read_text().partition("SigCgt:")[2].split()[0], 16) & term))
+    os.kill(inside, signal.SIGTERM)
+
+    assert first_process.wait(10) == 0
