@@ -7,9 +7,9 @@ under `app.server`.
 from __future__ import annotations
 
 from fastapi import FastAPI
-from starlette.middleware.cors import CORSMiddleware
 
 from app.api.auth import Auth, KeyMiddleware, document_keys
+from app.api.cross_origin import allow_origins
 from app.api.health import add_health_routes
 from app.api.middleware import RequestMiddleware
 from app.api.models import add_model_routes
@@ -25,13 +25,6 @@ from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 
 _API_VERSION = "1"  # the version of the HTTP interface; the software's own version is not shown to clients
-_EXPOSED_HEADERS = ("X-Request-ID", "Server-Timing", "Retry-After")
-# What the service reads, and what libraries in pages add by themselves: W3C Trace Context and Baggage, Sentry, and the
-# mark that jQuery, axios and Dropzone put on their requests.
-_ALLOWED_HEADERS = (
-    *("Authorization", "Content-Type", "X-API-Key", "X-Request-ID", "X-Request-Timeout-Ms"),
-    *("traceparent", "tracestate", "baggage", "sentry-trace", "X-Requested-With"),
-)
 
 
 def create_app(settings: Settings | None = None, place: WorkerPlace | None = None) -> FastAPI:
@@ -80,14 +73,7 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
     add_exception_handlers(app)
     if auth.needs_keys or auth.has_admins:
         app.add_middleware(KeyMiddleware, auth=auth)  # inside CORS: a preflight carries no key
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.allowed_origins,
-            allow_methods=["GET", "POST", "PUT"],
-            allow_headers=(*_ALLOWED_HEADERS, *settings.allowed_headers),
-            expose_headers=_EXPOSED_HEADERS,
-        )
+    allow_origins(app, settings)
     app.add_middleware(RequestMiddleware, service=service)
     app.add_middleware(SecurityHeadersMiddleware)  # the last one added is the outermost
     return app

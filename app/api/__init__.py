@@ -3,6 +3,7 @@
 middleware.py -> every request: its id, its log line, its metrics, its timings
 request_log.py -> what is recorded of a request
 security_headers.py -> headers that every answer carries
+cross_origin.py -> what pages of other origins may send and read
 auth.py, keys.py -> whose API key it is, and what that key may do
 predict.py -> the prediction routes
 bodies/ -> reads the images of a request, within the limits

@@ -7,15 +7,7 @@ worker.py -> one worker process
 uvicorn_server.py -> runs the application in a process, and drains it on SIGTERM
 acceptor.py -> takes new connections, shared evenly among the workers
 tls.py -> certificates and keys for HTTPS
-connections.py -> how many connections are open, and which one is closed for a new one
-read_ahead.py -> parses a few requests ahead, and leaves the rest in the socket
-http_protocol.py -> the bytes of one connection: limits, deadlines, keep-alive
-unread_answers.py -> a connection whose answers are not read waits, and ends
-reading_pace.py -> how much of what was written a client has taken
-upgrade_offers.py -> declines offers to speak another protocol (`Upgrade: h2c`)
-uvicorn_names.py -> lists what is taken from inside uvicorn
-early_refusal.py -> answers 503 ahead of the application when there is no room
-joined_writes.py -> sends the head and the body of an answer in one write
+connection/ -> one connection: its bytes, limits and answers
 
 All of it can be left out: any ASGI server can run `app.main:create_app`.
 May import `main` and everything below it; only `__main__` imports it.

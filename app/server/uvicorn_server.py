@@ -14,9 +14,10 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,12 +25,13 @@ from fastapi import FastAPI
 from app.api.auth import Auth
 from app.errors import PredictorError
 from app.server.acceptor import Acceptor
-from app.server.connections import Connections
-from app.server.read_ahead import limited_protocol
+from app.server.connection.connections import Connections
+from app.server.connection.handshakes import Handshake
+from app.server.connection.read_ahead import limited_protocol
 from app.serving.service import Phase, Service
 from app.settings import Settings
 from app.store.signatures import TrustedKeys
-from app.system.kernel import usable_connections
+from app.system.descriptors import connection_limits
 from app.telemetry import tracing
 
 logger = logging.getLogger("app.server")
@@ -91,6 +93,10 @@ class AddressError(PredictorError):
     """The service cannot listen on the address that it was given."""
 
 
+class DescriptorsError(PredictorError):
+    """The process may open too few files to serve."""
+
+
 def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> None:
     """Serves an application in this process until a signal ends it; the arguments are those of `make_server`."""
     make_server(app, settings, listening, tls).run()
@@ -104,9 +110,16 @@ def make_server(app: FastAPI, settings: Settings, listening: socket.socket, tls:
         settings: the settings of this process.
         listening: the socket that connections are taken from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
+
+    Raises:
+        DescriptorsError: the limit on open files leaves room for no connection.
     """
     service: Service = app.state.service
-    connections = Connections(usable_connections(settings.max_connections), service.metrics)
+    try:
+        limits = connection_limits(settings.max_connections)
+    except ValueError as error:
+        raise DescriptorsError(str(error)) from error
+    connections = Connections(limits, service.metrics)
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -199,15 +212,20 @@ class _Server(uvicorn.Server):
     async def _open(self, connection: socket.socket) -> None:
         assert self._loop is not None
 
-        def create_protocol() -> asyncio.Protocol:
-            protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
-                config=self.config, server_state=self.server_state, app_state=self.lifespan.state
-            )
-            return protocol
-
+        handshake = Handshake(self.config.ssl, self._connections) if self.config.ssl else None
+        create_protocol = partial(
+            cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class),
+            config=self.config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+            handshake=handshake,
+        )
+        if handshake:
+            await handshake.run(create_protocol, connection)
+            return
         try:
-            await self._loop.connect_accepted_socket(create_protocol, connection, ssl=self.config.ssl)
-        except OSError as error:  # the client left, or its TLS handshake failed
+            await self._loop.connect_accepted_socket(create_protocol, connection)
+        except OSError as error:  # the client left
             logger.debug("A connection could not be opened: %s", error)
             connection.close()
 

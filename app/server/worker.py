@@ -56,11 +56,10 @@ def run_worker(
     share_files(place)
     settings = share_limits(settings, place.workers)
     try:
-        app = create_app(settings, place)
+        serve_process(create_app(settings, place), settings, listening, tls)
     except PredictorError as error:
         logger.error("%s", error)
         sys.exit(CANNOT_START)
-    serve_process(app, settings, listening, tls)
 
 
 def share_limits(settings: Settings, workers: int) -> Settings:

@@ -1,4 +1,4 @@
-"""Asks the kernel for three favours: thread priorities, freed memory back to the system, more open files.
+"""Asks the kernel for two favours: thread priorities, and freed memory back to the system.
 
 Threads that compute get a lower priority than the event loop, which has little to do and has to do it at once.
 Otherwise the probes and refusals of a service with more work than cores wait for the scheduler like everything else. On
@@ -9,18 +9,11 @@ a busy 2-core machine at ten times its capacity, 503 came after 30 ms (p99 600 m
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import sys
 import threading
 from typing import Final
 
-logger = logging.getLogger(__name__)
-
-if sys.platform != "win32":
-    import resource
-
-_OTHER_DESCRIPTORS: Final = 512  # for libraries, models, and sockets that are being refused
 _NICENESS: Final = 5  # the scheduler gives a third of the event loop's weight
 
 
@@ -37,30 +30,3 @@ def return_freed_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
         if trim:
             trim(0)
-
-
-def usable_connections(wanted: int) -> int:
-    """Raises the process's limit on open files if needed and allowed.
-
-    Args:
-        wanted: the number of connections to make room for.
-
-    Returns:
-        the number of connections that the limit leaves room for, at most `wanted` and at least 1.
-    """
-    if sys.platform == "win32":
-        return wanted
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft == resource.RLIM_INFINITY:
-        return wanted
-    needed = wanted + _OTHER_DESCRIPTORS
-    if soft < needed:
-        raised = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
-        soft = raised
-    usable = max(1, min(wanted, soft - _OTHER_DESCRIPTORS))
-    if usable < wanted:
-        logger.warning(
-            "--max-connections %d: the limit on open files (ulimit -Hn: %d) leaves room for %d.", wanted, hard, usable
-        )
-    return usable

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
+import socket
 import ssl
+import time
 from pathlib import Path
 
 import httpx
@@ -17,7 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from app.server.tls import TlsError, tls_options
 from app.settings import Settings
+from tests.support.colours import colour_image
 from tests.support.live import live_server
+from tests.support.sockets import head, until
 
 PASSWORD = "correct horse"
 
@@ -113,3 +119,62 @@ def test_files_that_do_not_fit_end_the_start_with_the_reason(
         tls_options(settings)
 
     assert complaint in error.value.detail
+
+
+def _tls_url(server_url: str) -> tuple[str, int]:
+    host, port = server_url.removeprefix("https://").split(":")
+    return host, int(port)
+
+
+@pytest.mark.slow
+def test_connections_that_never_begin_their_handshake_keep_nobody_out(
+    files: Files, colours_store: Path, tmp_path: Path
+) -> None:
+    """They count, the longest waiting makes room for another, and each ends after ten seconds."""
+    with (
+        live_server(
+            tmp_path / "log", model="colours", model_store=colours_store, max_connections=20,
+            tls_cert_file=files.certificate, tls_key_file=files.key,
+        ) as server,
+        contextlib.ExitStack() as opened,
+    ):  # fmt: skip
+        context = files.client_context()
+        until(lambda: httpx.get(f"{server.url}/health/ready", verify=context).status_code == 200)
+        silent = [opened.enter_context(socket.create_connection(_tls_url(server.url), 20)) for _ in range(60)]
+        began = time.monotonic()
+        for _ in range(5):
+            assert httpx.get(f"{server.url}/health/live", verify=context).status_code == 200
+            assert httpx.post(f"{server.url}/predict", content=colour_image("red"), verify=context).status_code == 200
+        assert time.monotonic() - began < 5
+        with httpx.Client(verify=context) as client:
+            metrics = client.get(f"{server.url}/metrics").text
+        assert float(re.findall(r"(?m)^predictor_connections (\S+)$", metrics)[0]) <= 20
+        assert float(re.findall(r'(?m)^predictor_connections_closed_total.reason="evicted". (\S+)$', metrics)[0]) >= 40
+        assert all(connection.recv(1) == b"" for connection in silent)  # within the time of a handshake
+        assert time.monotonic() - began < 15
+        assert "Traceback" not in server.log.read_text()
+
+
+@pytest.mark.slow
+def test_probes_are_answered_over_tls_though_every_connection_is_at_work(
+    files: Files, colours_store: Path, tmp_path: Path
+) -> None:
+    with (
+        live_server(
+            tmp_path / "log", model="colours", model_store=colours_store, max_connections=3,
+            tls_cert_file=files.certificate, tls_key_file=files.key,
+        ) as server,
+        contextlib.ExitStack() as opened,
+    ):  # fmt: skip
+        context = files.client_context()
+        until(lambda: httpx.get(f"{server.url}/health/ready", verify=context).status_code == 200)
+        for _ in range(3):
+            plain = opened.enter_context(socket.create_connection(_tls_url(server.url), 20))
+            busy = opened.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
+            busy.sendall(head(length=1000) + b"x")
+        time.sleep(0.5)  # until their heads have come: before, they wait, and make room
+        refused = httpx.post(f"{server.url}/predict", content=b"x", verify=context)
+        assert refused.status_code == 503
+        assert "too many connections" in refused.json()["detail"]
+
+        assert httpx.get(f"{server.url}/health/live", verify=context).status_code == 200

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.keys import new_key
 from app.api.middleware import RequestMiddleware
 from app.inference.torchscript_engine import TorchScriptEngine
-from app.server import http_protocol as protocol
+from app.server.connection import http_protocol as protocol
 from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.sockets import connect, head, running, until, until_closed
@@ -215,6 +215,9 @@ def test_page_of_an_allowed_origin_can_read_its_refusal(start_full: StartFull) -
 
     assert refused.status_code == 503
     assert refused.headers["access-control-allow-origin"] == "https://shop.example"
+    assert "Retry-After" in refused.headers["access-control-expose-headers"]
+    stranger = httpx.post(f"{url}/predict", content=IMAGE, headers={"Origin": "https://evil.example"})
+    assert "access-control-allow-origin" not in stranger.headers
 
 
 def test_refusals_are_counted_and_logged(start_full: StartFull, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,7 +1,7 @@
 """Parses a few requests ahead of the answer that is due. The rest of what a client sends stays in the socket.
 
 what was received -> a head, or the piece of a body that is due -> http_protocol.py -> enough ahead? -> no more is read
-an answer is complete -> the next pieces
+an answer is complete, or its turn comes (parsing_turns.py) -> the next pieces
 
 A client may send requests without waiting for answers (pipelining). One read from the socket can hold 14,000 small
 heads, each of which costs a kilobyte once it is parsed.
@@ -10,21 +10,25 @@ heads, each of which costs a kilobyte once it is parsed.
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import Any, Final
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 
 from app.api.auth import Auth
-from app.server.connections import Connections
-from app.server.early_refusal import EarlyRefusals
-from app.server.http_protocol import LimitedProtocol
+from app.server.connection.connections import Connections
+from app.server.connection.early_refusal import EarlyRefusals
+from app.server.connection.http_protocol import LimitedProtocol
+from app.server.connection.parsing_turns import ParsingTurns
 from app.serving.service import Service
 
 _MAX_AHEAD: Final = 4
-_PIECES_A_TURN: Final = 16  # before other connections have their turn
+_TURN_S: Final = 0.002  # before other connections have their turn
 _END_OF_HEAD: Final = b"\r\n\r\n"
-_PIECE_OF_CHUNKS_BYTES: Final = 256  # at least: what is in a chunked body may look like the end of a head
+# Of a chunked body: what is in it may look like the end of a head, and its chunks may have one byte each.
+_MIN_PIECE_BYTES: Final = 256
+_MAX_PIECE_BYTES: Final = 4096
 
 
 def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
@@ -39,15 +43,23 @@ def limited_protocol(service: Service, auth: Auth, connections: Connections) -> 
         FewAhead,
         connections=connections,
         refusals=EarlyRefusals(service, auth),
+        turns=ParsingTurns(),
         min_read_bytes_per_s=service.settings.min_upload_bytes_per_s,
     )
 
 
 class FewAhead(LimitedProtocol):
-    """One connection, of which only a few requests are parsed at once."""
+    """One connection, of which only a few requests are parsed at once.
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    Args:
+        arguments: what `LimitedProtocol` takes.
+        turns: the line of connections that take long.
+        named: what `LimitedProtocol` takes by name.
+    """
+
+    def __init__(self, *arguments: Any, turns: ParsingTurns, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._turns = turns
         self._received = b""
         self._position = 0  # what is in front of it was parsed
         self._is_holding = False  # no more is read until what was received is parsed
@@ -86,7 +98,8 @@ class FewAhead(LimitedProtocol):
         super().connection_lost(exc)
 
     def _parse(self) -> None:
-        for _ in range(_PIECES_A_TURN):
+        end_of_turn = time.monotonic() + _TURN_S
+        while True:
             if self._ending or self._position >= len(self._received):
                 self._received, self._position = b"", 0
                 self._read_on()
@@ -96,8 +109,10 @@ class FewAhead(LimitedProtocol):
                 return
             start, self._position = self._position, self._end_of_piece()
             super().data_received(self._received[start : self._position])
-        self._hold()
-        self.loop.call_soon(self._parse)
+            if self._position < len(self._received) and time.monotonic() > end_of_turn:
+                self._hold()
+                self._turns.wait(self._parse)
+                return
 
     def _hold(self) -> None:
         if not self.transport.is_closing():
@@ -115,7 +130,9 @@ class FewAhead(LimitedProtocol):
         if self._in_message and not self._in_head:
             if self._body_left > 0:
                 return min(self._position + self._body_left, len(self._received))
-            found = self._received.find(_END_OF_HEAD, self._position + _PIECE_OF_CHUNKS_BYTES)
+            last = min(self._position + _MAX_PIECE_BYTES, len(self._received))
+            found = self._received.find(_END_OF_HEAD, self._position + _MIN_PIECE_BYTES, last)
         else:
+            last = len(self._received)
             found = self._received.find(_END_OF_HEAD, self._position)
-        return len(self._received) if found < 0 else found + len(_END_OF_HEAD)
+        return last if found < 0 else found + len(_END_OF_HEAD)

@@ -17,8 +17,9 @@ from typing import Any, Final
 from app.api.auth import OPEN_PATHS
 from app.api.problems import problem_details
 from app.api.request_log import request_id_of
-from app.server.early_refusal import EarlyRefusals, whole_answer
-from app.server.unread_answers import ReadersWatched
+from app.server.connection.early_refusal import EarlyRefusals, whole_answer
+from app.server.connection.handshakes import Handshake
+from app.server.connection.unread_answers import ReadersWatched
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0
@@ -37,12 +38,16 @@ class LimitedProtocol(ReadersWatched):
     Args:
         arguments: what `ReadersWatched` takes.
         refusals: looks at the heads of requests.
+        handshake: the TLS handshake before; None on a connection that is not encrypted.
         named: what `ReadersWatched` takes by name.
     """
 
-    def __init__(self, *arguments: Any, refusals: EarlyRefusals, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, refusals: EarlyRefusals, handshake: Handshake | None = None, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
         self._refusals = refusals
+        self._handshake = handshake
         self._in_head = False
         self._in_message = False
         self._last_received = 0
@@ -57,6 +62,8 @@ class LimitedProtocol(ReadersWatched):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Counts the connection. If there are too many, it may only probe, and is refused otherwise."""
         super().connection_made(transport)
+        if self._handshake:
+            self._handshake.end()
         if self._connections.enter(self):
             self._wait_for_next()  # uvicorn starts this timer of its own only after a first answer
             return
@@ -236,7 +243,9 @@ class LimitedProtocol(ReadersWatched):
         self._stop_timer()
 
     def _answer_and_end(self, code: str, detail: str, *, retry_after: bytes | None = None) -> None:
+        of_request = self.headers if self._in_message else ()
         headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        headers += self._refusals.cross_origin(of_request)
         headers += [(b"retry-after", retry_after)] if retry_after else []
         problem = problem_details(code, detail, request_id_of(""))
         self.transport.write(whole_answer(problem, scheme=self.scheme or "http", headers=headers))

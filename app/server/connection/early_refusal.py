@@ -18,6 +18,7 @@ from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.auth import Auth
+from app.api.cross_origin import cross_origin_headers
 from app.api.problems import MEDIA_TYPE, problem_details
 from app.api.request_log import RequestRecorder, request_id_of
 from app.api.schemas import ProblemDetails
@@ -66,8 +67,6 @@ class EarlyRefusals:
         if overloaded is None:
             return None
         given = Headers(raw=headers)
-        if service.settings.cors_origins and "origin" in given:  # the answer has more headers for it
-            return None
         if self._auth.needs_keys:
             try:
                 key = self._auth.check(path, given)
@@ -89,8 +88,13 @@ class EarlyRefusals:
         more = (
             (b"retry-after", str(overloaded.retry_after_s).encode()),
             (b"server-timing", f"total;dur={1000 * seconds:.2f}".encode()),
+            *self.cross_origin(headers),
         )
         return whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
+
+    def cross_origin(self, headers: RawHeaders) -> RawHeaders:
+        """Returns the headers that let a page read the answer to a request with these headers."""
+        return cross_origin_headers(self._service.settings, headers)
 
     def _overload(self, deadline: float) -> OverloadedError | None:
         """Returns why there is no room for a request with this deadline, None if there is."""

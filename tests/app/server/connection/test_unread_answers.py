@@ -15,7 +15,7 @@ import httpx
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.server import reading_pace
+from app.server.connection import reading_pace
 from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.live import live_server

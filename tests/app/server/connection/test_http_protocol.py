@@ -22,11 +22,13 @@ from uvicorn.server import ServerState
 
 from app.api.bodies import uploads
 from app.api.problems import PROBLEMS
-from app.server import http_protocol as protocol
-from app.server.uvicorn_names import UVICORN_NAMES
+from app.server.connection import http_protocol as protocol
+from app.server.connection import read_ahead
+from app.server.connection.parsing_turns import ParsingTurns
+from app.server.connection.uvicorn_names import UVICORN_NAMES
 from app.settings import Settings
 from tests.support.colours import colour_image
-from tests.support.sockets import connect, head, running, until, until_closed
+from tests.support.sockets import answers_on, connect, head, running, until, until_closed
 
 pytestmark = pytest.mark.slow
 
@@ -352,3 +354,73 @@ def test_large_malformed_request_leaves_no_traceback(start: Start, caplog: pytes
         check_refusal(until_closed(connection), "malformed_request")
 
     assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+
+
+HEAD_FROM_SHOP = b"POST /predict HTTP/1.1\r\nOrigin: https://shop.example\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("origins", "allowed"),
+    [
+        ("https://shop.example,https://other.example", "https://shop.example"),
+        ("https://other.example,https://third.example", None),
+        ("https://shop.example", "https://shop.example"),
+        ("*", "*"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(HEAD_FROM_SHOP + b"X: " + b"a" * 40_000 + b"\r\n\r\n", 431, id="431"),
+        pytest.param(HEAD_FROM_SHOP + b"no header\r\n\r\n", 400, id="400"),
+        pytest.param(HEAD_FROM_SHOP + b"Transfer-Encoding: chunked\r\n\r\nnothing", 400, id="400 of a chunk"),
+    ],
+)
+def test_page_can_read_what_a_connection_refuses_by_itself(
+    start: Start, origins: str, allowed: str | None, sent: bytes, status: int
+) -> None:
+    with connect(start(model="colours", cors_origins=origins)) as connection:
+        connection.sendall(sent)
+        top = until_closed(connection).partition(b"\r\n\r\n")[0].decode()
+
+    assert top.startswith(f"HTTP/1.1 {status} ")
+    found = re.findall(r"(?im)^access-control-allow-origin: (.+?)\r?$", top)
+    assert found == ([allowed] if allowed else [])
+
+
+def test_page_of_an_origin_that_is_not_allowed_cannot_read_a_refusal(start: Start) -> None:
+    with connect(start(model="colours", cors_origins="https://shop.example")) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nOrigin: https://evil.example\r\nHost: x\r\nno header\r\n\r\n")
+
+        assert b"access-control" not in until_closed(connection).lower()
+
+
+def test_chunks_of_one_byte_do_not_hold_up_others(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their connection gives the event loop back after each short piece, and its body arrives whole."""
+    monkeypatch.setattr(read_ahead, "_TURN_S", 0)
+    pieces: list[int] = []
+    turns: list[object] = []
+    parse, wait = protocol.LimitedProtocol.data_received, ParsingTurns.wait
+
+    def remember_piece(connection: protocol.LimitedProtocol, data: bytes) -> None:
+        pieces.append(len(data))
+        parse(connection, data)
+
+    def remember_turn(line: ParsingTurns, go_on: Callable[[], None]) -> None:
+        turns.append(go_on)
+        wait(line, go_on)
+
+    monkeypatch.setattr(protocol.LimitedProtocol, "data_received", remember_piece)
+    monkeypatch.setattr(ParsingTurns, "wait", remember_turn)
+    image = colour_image("red") + bytes(50_000)  # what follows the image's end is passed over
+    chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in image)
+    url = start(model="colours")
+    turns.clear()
+    with connect(url) as connection:
+        connection.sendall(head(more="Transfer-Encoding: chunked\r\n") + chunks + b"0\r\n\r\n")
+        [(status, body)] = answers_on(connection, 1)
+
+    assert status == 200
+    assert json.loads(body)["predictions"][0]["class_name"] == "red"
+    assert max(pieces) <= 4096
+    assert len(turns) > len(chunks) / 4096 / 2  # some pieces are the first of what one read has brought

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.server.joined_writes import JoinedWrites
+from app.server.connection.joined_writes import JoinedWrites
 
 pytestmark = pytest.mark.anyio
 

@@ -10,11 +10,11 @@ import logging
 import time
 from typing import Final, Protocol
 
+from app.system.descriptors import ConnectionLimits
 from app.telemetry.metrics import Metrics
 
 logger = logging.getLogger("app.server")
 
-_MAX_REFUSALS: Final = 256  # at once, of those that get an answer; the others are closed without one
 _WARNING_INTERVAL_S: Final = 10.0
 
 
@@ -32,12 +32,12 @@ class Connections:
     still sends a body that has been refused.
 
     Args:
-        max_connections: the largest number of connections that are open at once.
+        limits: how many connections may be open at once.
         metrics: the metrics of this process.
     """
 
-    def __init__(self, max_connections: int, metrics: Metrics) -> None:
-        self._max_connections = max_connections
+    def __init__(self, limits: ConnectionLimits, metrics: Metrics) -> None:
+        self._limits = limits
         self._closed = metrics.connections_closed
         self._open: set[Connection] = set()
         self._waiting: dict[Connection, None] = {}  # the longest waiting first: a dict keeps its order
@@ -48,7 +48,7 @@ class Connections:
 
     def enter(self, connection: Connection) -> bool:
         """Counts a new connection. Returns False if there is no room for it, and no connection waits."""
-        if len(self._open) >= self._max_connections:
+        if len(self._open) >= self._limits.served:
             self._warn()
             longest_waiting = next(iter(self._waiting), None)
             if longest_waiting is None:
@@ -94,7 +94,7 @@ class Connections:
     def begin_refusal(self) -> bool:
         """Counts a connection for which there is no room; returns whether it gets an answer that says so."""
         self.count("too_many")
-        if self._refused_count >= _MAX_REFUSALS:
+        if self._refused_count >= self._limits.refused:
             return False
         self._refused_count += 1
         return True

@@ -13,10 +13,10 @@ from typing import Any, Final
 from uvicorn.config import Config
 from uvicorn.server import ServerState
 
-from app.server.connections import Connections
-from app.server.joined_writes import JoinedWrites
-from app.server.reading_pace import ReadingPace
-from app.server.upgrade_offers import OffersDeclined
+from app.server.connection.connections import Connections
+from app.server.connection.joined_writes import JoinedWrites
+from app.server.connection.reading_pace import ReadingPace
+from app.server.connection.upgrade_offers import OffersDeclined
 
 _NO_LINGER: Final = struct.pack("ii", 1, 0)  # struct linger: what is unsent is thrown away
 

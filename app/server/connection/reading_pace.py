@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from typing import Final
 
-from app.server.joined_writes import JoinedWrites
+from app.server.connection.joined_writes import JoinedWrites
 
 if sys.platform != "win32":
     import fcntl
