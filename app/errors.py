@@ -66,6 +66,12 @@ class TooMuchMemoryError(ImageError):
     code = "too_much_memory"
 
 
+class TooMuchWorkError(ImageError):
+    """Decoding the image takes more time than the limit allows."""
+
+    code = "too_much_work"
+
+
 class BodyTooLargeError(PredictorError):
     """The body has more bytes than the limit allows; they are counted while it is read."""
 

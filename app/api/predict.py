@@ -57,6 +57,7 @@ TimeoutMs = Annotated[
 _UNAVAILABLE = ("request_too_slow", "overloaded", "not_ready", "draining", "deadline_exceeded", "internal")
 _PREDICT_ERRORS = responses(
     "empty_body", "corrupt_image", "unknown_model", "body_too_large", "too_many_pixels", "too_much_memory",
+    "too_much_work",
     "unsupported_format", "unsupported_encoding", "missing_file", "invalid_parameter", *_UNAVAILABLE,
 )  # fmt: skip
 _BATCH_ERRORS = responses(

@@ -44,6 +44,7 @@ PROBLEMS: dict[str, Problem] = {
     "too_many_pixels": Problem(413, "The image has too many pixels"),
     "answer_too_large": Problem(413, "The answer would be too large"),
     "too_much_memory": Problem(413, "The image takes too much memory to decode"),
+    "too_much_work": Problem(413, "The image takes too much time to decode"),
     "unsupported_format": Problem(415, "Not an image format that is served"),
     "unsupported_encoding": Problem(415, "Not a content encoding that is decoded"),
     "missing_file": Problem(422, "No image file in the form"),

@@ -10,10 +10,9 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
-import torch
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from app.errors import CorruptImageError, EmptyBodyError, PredictorError, TooManyPixelsError, UnsupportedFormatError
@@ -30,6 +29,9 @@ from app.images.formats.webp_header import outline_webp
 from app.images.limits import DEFAULT_LIMITS, FORMATS, MAX_SIDE, ImageFormat, ImageLimits
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
+
+if TYPE_CHECKING:
+    import torch
 
 MIN_DETAIL: Final = 4
 """How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.
@@ -52,7 +54,6 @@ _OUTLINES: Final[dict[ImageFormat, Callable[[bytes | bytearray | memoryview], Ou
     "AVIF": outline_avif,
     "HEIC": outline_heic,
 }
-Reserve = Callable[[int, int], None]
 _PILLOW_NAMES: Final = {"HEIC": "HEIF"}
 # EXIF 2.32, table 6: the transposition that sets an image of each orientation upright.
 _UPRIGHT: Final = {
@@ -74,6 +75,23 @@ _STARTS_WITH_LAST: Final = {
     8: (False, True),
 }
 _SCALED: Final[dict[int, Adjustment]] = {2: "dct_scaled_1_2", 4: "dct_scaled_1_4", 8: "dct_scaled_1_8"}
+
+
+class Cost(NamedTuple):
+    """What decoding an image takes.
+
+    Attributes:
+        memory_bytes: the bytes of its peak, by an estimate.
+        pixels: the number of pixels of the decoded image.
+        coded_pixels: the number of pixels of the file, which a JPEG at a reduced scale has more of.
+    """
+
+    memory_bytes: int
+    pixels: int
+    coded_pixels: int
+
+
+Reserve = Callable[[Cost], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +119,8 @@ class DecodedImage:
 
     def to_tensor(self) -> torch.Tensor:
         """Returns the pixels as `uint8 (3, H, W)`."""
+        import torch  # a process that decodes for others does without
+
         return torch.from_numpy(np.array(self.pixels)).permute(2, 0, 1).contiguous()
 
 
@@ -118,8 +138,7 @@ def decode(
         limits: which images are accepted.
         min_shorter_side: the pixels that the shorter side of a JPEG must keep, at least, so that it may be decoded at
             1/2, 1/4 or 1/8 scale (in the DCT domain, by libjpeg). None decodes in full.
-        reserve: called before pixels are made with the bytes that it will take, by an estimate, and with the number of
-            pixels of the decoded image. It may wait, or raise an error of its own.
+        reserve: called before pixels are made with what that will take. It may wait, or raise an error of its own.
 
     Raises:
         EmptyBodyError: there are no bytes.
@@ -142,17 +161,18 @@ def decode(
         if image_format == "JPEG":
             scale = _scale(outline, min_shorter_side)
             if reserve and outline.size:
-                reserve(memory_of_jpeg(outline, scale), outline.size[0] * outline.size[1] // scale**2)
+                coded_pixels = outline.size[0] * outline.size[1]
+                reserve(Cost(memory_of_jpeg(outline, scale), coded_pixels // scale**2, coded_pixels))
             image, mended = decode_jpeg(outline, scale)
             adjustments += ((_SCALED[scale],) if scale > 1 else ()) + mended
         else:
             if reserve and image_format == "WEBP" and outline.size:  # which takes memory as soon as it is opened
-                reserve(memory_of_webp(outline), outline.size[0] * outline.size[1])
+                reserve(_cost_at_full_scale(memory_of_webp(outline), outline.size, outline))
             image = Image.open(io.BytesIO(outline.file), formats=[_PILLOW_NAMES.get(image_format, image_format)])
             _check_pixels(image, limits)
             bit_depth = bit_depth_of(image)
             if reserve and image_format != "WEBP":
-                reserve(memory_of_image(image, image_format, outline), image.width * image.height)
+                reserve(_cost_at_full_scale(memory_of_image(image, image_format, outline), image.size, outline))
             image.load()
             _check_palette(image, image_format)
             if image_format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
@@ -182,6 +202,13 @@ def decode(
     padding = (rgb.width - width / scale, rgb.height - height / scale)
     offset = (padding[0] * starts_partly[0], padding[1] * starts_partly[1])
     return DecodedImage(rgb, image_format, width, height, tuple(adjustments), scale, offset)
+
+
+def _cost_at_full_scale(memory_bytes: int, size: tuple[int, int], outline: Outline) -> Cost:
+    """Returns the cost of an image that is decoded as it is, and perhaps laid on a larger screen."""
+    pixels = max(width * height for width, height in (size, outline.size or size))
+    coded_width, coded_height = outline.coded_size or (0, 0)
+    return Cost(memory_bytes, pixels, max(pixels, coded_width * coded_height))
 
 
 def _recognise(encoded: bytes | bytearray | memoryview, limits: ImageLimits) -> ImageFormat:

@@ -10,17 +10,12 @@ in several pieces of memory    -> Pillow: torch would need two copies of all pix
 
 from __future__ import annotations
 
-from typing import Final
-
-import nanoarrow
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
 
+from app.images.crop import Geometry, crop_by_pillow, first_of_crop, in_one_piece, is_for_torch
 from app.images.decode import DecodedImage
-
-# torch computes from the image's corner on, the part before the crop included. For long images that is too much.
-_MAX_TORCH_RATIO: Final = 4
 
 
 def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool = True) -> torch.Tensor:
@@ -36,27 +31,35 @@ def resize_and_crop(image: DecodedImage, *, resize_size: int, image_size: int, e
     Returns:
         the crop, uint8 `(3, S, S)` in channels-last memory.
     """
-    shorter, longer = sorted((image.width, image.height))
-    by_torch = (
-        (image.scale > 1 or not exact)
-        and longer <= _MAX_TORCH_RATIO * shorter
-        # An image that begins between the edges of decoded pixels can only be resized by Pillow.
-        and image.offset == (0.0, 0.0)
-    )
-    pixels = _as_tensor(image.pixels) if by_torch else None
+    pixels = in_one_piece(image.pixels) if is_for_torch(image, exact=exact) else None
     if pixels is None:
-        crop = _by_pillow(image, resize_size, image_size)
-    else:
-        crop = _by_torch(image, pixels, resize_size, image_size)
-    return crop.permute(2, 0, 1)  # (S, S, 3) -> (3, S, S)
+        return as_planes(crop_by_pillow(image, resize_size, image_size))
+    return crop_by_torch(image, torch.utils.dlpack.from_dlpack(pixels), resize_size, image_size)
 
 
-def _by_torch(image: DecodedImage, pixels: torch.Tensor, resize_size: int, image_size: int) -> torch.Tensor:
-    """Returns uint8 `(S, S, 3)`. Its weights have 16 bits, Pillow's and the definition's 22."""
+def as_planes(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Returns uint8 `(H, W, 3)` as `(3, H, W)`, in the same memory."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def crop_by_torch(image: Geometry, pixels: torch.Tensor, resize_size: int, image_size: int) -> torch.Tensor:
+    """Resizes and crops with weights of 16 bits; Pillow's and the definition's have 22.
+
+    Args:
+        image: the geometry of the decoded image.
+        pixels: its pixels, uint8, with four bytes for each: red, green, blue and one that is not used.
+        resize_size: the length that the shorter side is resized to, in pixels.
+        image_size: the side S of the crop in pixels.
+
+    Returns:
+        the crop, uint8 `(3, S, S)` in channels-last memory.
+    """
+    rows, columns = -(-image.height // image.scale), -(-image.width // image.scale)
+    pixels = pixels.view(1, rows, columns, 4).permute(0, 3, 1, 2)
     shorter = min(image.width, image.height)
     sides = (image.height, image.width)
     resized = [resize_size * side // shorter for side in sides]
-    first_row, first_column = (_first_of_crop(length, image_size) for length in resized)
+    first_row, first_column = (first_of_crop(length, image_size) for length in resized)
     # Rows and columns behind the crop are not computed.
     computed: torch.Tensor = torch.ops.aten._upsample_bilinear2d_aa(
         pixels,
@@ -65,62 +68,4 @@ def _by_torch(image: DecodedImage, pixels: torch.Tensor, resize_size: int, image
         scales_h=resized[0] * image.scale / sides[0],
         scales_w=resized[1] * image.scale / sides[1],
     )  # (1, 4, rows, columns)
-    return computed[0, :3, first_row:, first_column:].permute(1, 2, 0).contiguous()
-
-
-def _as_tensor(pixels: Image.Image) -> torch.Tensor | None:
-    """Returns a Pillow image's own memory, uint8 `(1, 4, H, W)`; None if that is in several pieces."""
-    try:
-        buffer = nanoarrow.c_array(pixels).child(0).view().buffer(1)
-    except ValueError:
-        return None
-    # Pillow keeps RGB in four bytes a pixel, the fourth unused.
-    return torch.utils.dlpack.from_dlpack(buffer).view(1, pixels.height, pixels.width, 4).permute(0, 3, 1, 2)
-
-
-def _by_pillow(image: DecodedImage, resize_size: int, image_size: int) -> torch.Tensor:
-    """Returns uint8 `(S, S, 3)`."""
-    shorter = min(image.width, image.height)
-    (x, y), scale = image.offset, image.scale
-    left, right = _window(image.width, resize_size * image.width // shorter, image_size, x, scale)
-    top, bottom = _window(image.height, resize_size * image.height // shorter, image_size, y, scale)
-    if image.height <= image.width:
-        crop = _resize(image.pixels, (image_size, image_size), (left, top, right, bottom))
-    else:
-        # The definition resizes horizontally first. So does Pillow, but since 12.x it resizes tall images vertically
-        # first (https://github.com/python-pillow/Pillow/pull/9549), and it rounds in between. Two calls leave it no
-        # choice: the first one copies the rows that the second one needs.
-        support = max((bottom - top) / image_size, 1.0)
-        first_row = max(int(top - support), 0)
-        last_row = min(int(bottom + support) + 1, image.pixels.height)
-        strip = _resize(image.pixels, (image_size, last_row - first_row), (left, first_row, right, last_row))
-        crop = _resize(strip, (image_size, image_size), (0, top - first_row, image_size, bottom - first_row))
-    return torch.from_numpy(np.array(crop))
-
-
-def _resize(pixels: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float]) -> Image.Image:
-    return pixels.resize(size, Image.Resampling.BILINEAR, box=box)
-
-
-def _window(length: int, resized_length: int, crop_size: int, origin: float, scale: int) -> tuple[float, float]:
-    """Returns the part of an axis that the central crop of the resized axis covers.
-
-    Args:
-        length: the length of the axis at full scale, in pixels.
-        resized_length: the length that the axis is resized to, in pixels.
-        crop_size: how many pixels of the resized axis are kept, at its centre.
-        origin: where the axis begins in the decoded pixels.
-        scale: how many pixels of full scale one decoded pixel stands for.
-
-    Returns:
-        the start and the end in decoded pixels, rounded to float32, the precision of Pillow's box.
-    """
-    offset = _first_of_crop(resized_length, crop_size)
-    start = offset * length / resized_length
-    end = min((offset + crop_size) * length / resized_length, length)
-    return float(np.float32(origin + start / scale)), float(np.float32(origin + end / scale))
-
-
-def _first_of_crop(resized_length: int, crop_size: int) -> int:
-    margin = resized_length - crop_size
-    return margin // 2 + (margin % 2) * (margin // 2 % 2)  # margin / 2, halves to even, as torchvision rounds
+    return computed[0, :3, first_row:, first_column:].permute(1, 2, 0).contiguous().permute(2, 0, 1)

@@ -14,7 +14,7 @@ measured.py -> what was found out about each engine
 
 When an image comes:
 pipeline.py -> takes an image to its probabilities
-decode_budget.py -> lets an image be decoded when there is memory for it
+decode_budget.py -> lets an image be decoded when there is memory for it; what else all models share for that
 prepare.py -> decodes and resizes an image for an engine
 batcher.py -> forms batches, and runs them on streams
 

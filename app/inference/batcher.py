@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Generic, NamedTuple, Never, TypeVar
 
@@ -124,6 +125,17 @@ class Batcher(Generic[Item, Prepared, Result]):
         """Seconds since the stream that is busy for longest began to prepare its batch; 0 if all streams are idle."""
         started_at = min(list(self._running_since.values()), default=None)
         return 0.0 if started_at is None else time.monotonic() - started_at
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Tells that the calling thread waits for something else than its batch, and does not count as busy."""
+        stream = threading.get_ident()
+        was_running = self._running_since.pop(stream, None)
+        try:
+            yield
+        finally:
+            if was_running is not None:
+                self._running_since[stream] = time.monotonic()
 
     @property
     def failures_in_a_row(self) -> int:

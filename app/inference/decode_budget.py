@@ -1,4 +1,4 @@
-"""Bounds the memory of all decoding in a process: an image is decoded when there is room for what it will take.
+"""What all models of a process share for decoding, above all its memory: an image waits for room for what it will take.
 
 the estimate from an image's header -> more than the whole budget? -> 413
                                     -> more than is free? -> it waits for its turn -> decode -> free again
@@ -11,12 +11,15 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 import torch
 
 from app.errors import DeadlineExceededError, TooMuchMemoryError
+from app.images.isolation.decoders import Decoders
 from app.system.kernel import return_freed_memory
 
 # glibc keeps what was freed for the thread that freed it. Of small images that is what the next one needs.
@@ -107,8 +110,8 @@ class Turn:
         self._deadline = deadline
         self.held_bytes = 0
 
-    def reserve(self, needed: int, _pixels: int = 0) -> None:
-        """Takes what decoding needs; see `DecodeBudget.take` for the errors."""
+    def reserve(self, needed: int) -> None:
+        """Takes what decoding needs, in bytes; see `DecodeBudget.take` for the errors."""
         self._budget.take(needed, self._deadline)
         self.held_bytes += needed
 
@@ -117,3 +120,18 @@ class Turn:
         kept = min(pixels.nbytes, self.held_bytes)
         self.held_bytes -= kept
         weakref.finalize(pixels, self._budget.release, kept)
+
+
+@dataclass(frozen=True)
+class DecodeResources:
+    """What decoding takes place with.
+
+    Attributes:
+        budget: the memory for decoding.
+        pool: the threads that decode; None where the streams of the models decode.
+        decoders: the processes that decode what takes much work, or everything; None if there are none.
+    """
+
+    budget: DecodeBudget
+    pool: Executor | None = None
+    decoders: Decoders | None = None

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
@@ -22,7 +21,7 @@ from app.images.limits import DEFAULT_LIMITS
 from app.inference.adaptive_engine import AdaptiveEngine, composed
 from app.inference.artifact import Artifact
 from app.inference.cuda_engine import CudaEngine
-from app.inference.decode_budget import DecodeBudget
+from app.inference.decode_budget import DecodeResources
 from app.inference.engine import Engine, Probabilities, UnavailableError
 from app.inference.golden_check import MAX_DEVIATIONS, check_golden, grey_image, warm_up
 from app.inference.measured import Candidate, GoldenCheck
@@ -64,8 +63,7 @@ async def choose_engine(
     devices: tuple[torch.device, ...],
     settings: ModelSettings,
     *,
-    decode_pool: Executor | None,
-    decode_budget: DecodeBudget,
+    decoding: DecodeResources,
     max_queue_items: int,
     keep_layout: LayoutChoice | None = None,
 ) -> EngineChoice:
@@ -75,8 +73,7 @@ async def choose_engine(
         artifact: the model.
         devices: the devices to compute on. Only GPUs may be several.
         settings: the settings of engine, precision, streams, threads and batching.
-        decode_pool: the threads that decode for the pipeline; None where its streams decode.
-        decode_budget: the memory for decoding.
+        decoding: what the pipeline decodes with.
         max_queue_items: the most images that may wait in the pipeline.
         keep_layout: the layout to take without measuring; None to measure and take the best one.
 
@@ -84,7 +81,7 @@ async def choose_engine(
         ArtifactError: TorchScript, or the only engine that the settings allow, cannot be built or fails its golden
             check.
     """
-    selection = _EngineSelection(artifact, devices, settings, decode_pool, decode_budget, max_queue_items, keep_layout)
+    selection = _EngineSelection(artifact, devices, settings, decoding, max_queue_items, keep_layout)
     try:
         choice = await selection.choose()
     except BaseException:
@@ -109,16 +106,14 @@ class _EngineSelection:
         artifact: Artifact,
         devices: tuple[torch.device, ...],
         settings: ModelSettings,
-        decode_pool: Executor | None,
-        decode_budget: DecodeBudget,
+        decoding: DecodeResources,
         max_queue_items: int,
         keep_layout: LayoutChoice | None,
     ) -> None:
         self._artifact = artifact
         self._keep_layout = keep_layout
         self._settings = settings
-        self._decode_pool = decode_pool
-        self._decode_budget = decode_budget
+        self._decoding = decoding
         self._max_queue_items = max_queue_items
         self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
         self._builders = possible_engines(artifact, devices, settings)
@@ -165,8 +160,7 @@ class _EngineSelection:
             engine,
             self._settings,
             streams=self._layouts[0].streams,
-            decode_pool=self._decode_pool,
-            decode_budget=self._decode_budget,
+            decoding=self._decoding,
             max_queue_items=self._max_queue_items,
         )
         self._pipelines.append(pipeline)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from app.images.colour import Adjustment
 from app.images.limits import ImageFormat, ImageLimits
 from app.inference.artifact import Artifact
 from app.inference.batcher import Batcher
-from app.inference.decode_budget import DecodeBudget
+from app.inference.decode_budget import DecodeResources, Turn
 from app.inference.engine import Engine, Probabilities
 from app.inference.prepare import PreparedImage, prepare
 from app.settings import ModelSettings
@@ -84,8 +84,7 @@ class Pipeline:
         engine: the engine that computes the model.
         settings: the settings of batching and of the images that are accepted.
         streams: how many batches are computed at once.
-        decode_pool: the threads that decode, shared by all models; None where the streams decode.
-        decode_budget: the memory for decoding, shared by all models.
+        decoding: what images are decoded with, shared by all models.
         max_queue_items: the most images that may wait for a stream.
     """
 
@@ -96,17 +95,15 @@ class Pipeline:
         settings: ModelSettings,
         *,
         streams: int,
-        decode_pool: Executor | None,
-        decode_budget: DecodeBudget,
+        decoding: DecodeResources,
         max_queue_items: int,
     ) -> None:
         self._artifact = artifact
         self._limits = settings.image_limits
         self._engine = engine
-        self._decode_pool = decode_pool
-        self._decode_budget = decode_budget
+        self._decoding = decoding
         # A stream that holds an image at full size may not wait for the memory of the next one.
-        alone = decode_pool is None and not artifact.is_split
+        alone = decoding.pool is None and not artifact.is_split
         self._batcher: Batcher[_Encoded | PreparedImage, PreparedImage, _Computed] = Batcher(
             self._prepare,
             self._infer,
@@ -134,12 +131,12 @@ class Pipeline:
         """
         submitted_at = time.monotonic()
         waiting = [_Encoded(encoded, limits or self._limits, deadline)]
-        if self._decode_pool is None:
+        if self._decoding.pool is None:
             image: _Encoded | PreparedImage = waiting.pop()
         else:
             loop = asyncio.get_running_loop()
             try:
-                image = await loop.run_in_executor(self._decode_pool, self._prepare_in_time, waiting)
+                image = await loop.run_in_executor(self._decoding.pool, self._prepare_in_time, waiting)
             except asyncio.CancelledError:
                 waiting.clear()  # frees the image's bytes now: the pool drops a cancelled call only in its turn
                 raise
@@ -147,7 +144,7 @@ class Pipeline:
         answer = await self._batcher.submit(image, deadline=deadline)
         prepared, probabilities, ranking = answer.result
         preparation_s = prepared.decode_s + prepared.resize_s
-        decode_wait_s = prepared_at - submitted_at - preparation_s if self._decode_pool is not None else 0.0
+        decode_wait_s = prepared_at - submitted_at - preparation_s if self._decoding.pool is not None else 0.0
         return Classification(
             probabilities=probabilities,
             ranking=ranking,
@@ -206,11 +203,22 @@ class Pipeline:
         """Prepares an image, unless that has been done."""
         if isinstance(image, PreparedImage):
             return image
-        with self._decode_budget.turn(image.deadline) as turn:
-            prepared = prepare(image.content, self._artifact, self._engine.precision, image.limits, turn.reserve)
+        with self._decoding.budget.turn(image.deadline) as turn:
+            prepared = prepare(
+                image.content,
+                self._artifact,
+                self._engine.precision,
+                image.limits,
+                partial(self._reserve, turn),
+                self._decoding.decoders,
+            )
             if not self._artifact.is_split:
                 turn.keep_for(prepared.pixels)
             return prepared
+
+    def _reserve(self, turn: Turn, needed: int) -> None:
+        with self._batcher.waiting():  # for memory, however long, is no batch that is stuck
+            turn.reserve(needed)
 
     def _infer(self, batch: Sequence[PreparedImage]) -> list[_Computed]:
         probabilities = self._engine([image.pixels for image in batch])

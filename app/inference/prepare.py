@@ -1,23 +1,32 @@
 """Prepares an image for an engine: decodes it, resizes it and cuts out the part that the network sees.
 
 encoded bytes -> decode (a large JPEG at a reduced scale) -> resize and crop (to the bit in float32) -> PreparedImage
+much work? -> another process does the same, and may be ended
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import torch
 
+from app.errors import PredictorError
 from app.images.colour import Adjustment
-from app.images.decode import MIN_DETAIL, Reserve, decode
+from app.images.decode import MIN_DETAIL, Cost, decode
+from app.images.isolation import decoders as isolation
+from app.images.isolation.decoders import Decoders
+from app.images.isolation.messages import Request
 from app.images.limits import ImageFormat, ImageLimits
-from app.images.resize import resize_and_crop
+from app.images.resize import as_planes, crop_by_torch, resize_and_crop
 from app.inference.artifact import Artifact
 from app.inference.engine import Precision
 
 _TENSOR_BYTES: Final = 6  # of a pixel: its three bands, and a copy of them
+# What takes more work than this is decoded by another process, which can be ended.
+_MUCH_PIXELS: Final = 16_000_000
+_MUCH_BYTES: Final = 16_000_000
 
 
 class PreparedImage(NamedTuple):
@@ -44,12 +53,17 @@ class PreparedImage(NamedTuple):
     resize_s: float
 
 
+class _ElsewhereError(PredictorError):
+    """The image takes so much work that another process is to decode it."""
+
+
 def prepare(
     encoded: bytes | bytearray,
     artifact: Artifact,
     precision: Precision,
     limits: ImageLimits,
-    reserve: Reserve | None = None,
+    reserve: Callable[[int], None] = lambda _: None,
+    decoders: Decoders | None = None,
 ) -> PreparedImage:
     """Prepares one image.
 
@@ -59,26 +73,47 @@ def prepare(
         precision: the engine's precision. In float32 an image that is decoded in full is resized exactly; lower
             precisions take a faster way that is at most one level off.
         limits: which images are accepted.
-        reserve: called with what decoding will take; see `decode`.
+        reserve: called with the bytes that decoding will take. It may wait, or raise an error of its own.
+        decoders: the processes that decode what takes much work, or everything; None to decode everything here.
 
     Raises:
         ImageError: the image is not accepted, or cannot be decoded.
     """
+    sizes = None
+    if artifact.resize_size is not None and artifact.image_size is not None:
+        sizes = artifact.resize_size, artifact.image_size
+    exact = precision == "float32"
+    if decoders and (decoders.for_all or len(encoded) > _MUCH_BYTES):
+        return _prepare_elsewhere(encoded, sizes, exact, limits, reserve, decoders)
+    try:
+        return _prepare_here(encoded, sizes, exact, limits, reserve, may_leave=decoders is not None)
+    except _ElsewhereError:
+        assert decoders is not None
+        return _prepare_elsewhere(encoded, sizes, exact, limits, reserve, decoders)
+
+
+def _prepare_here(
+    encoded: bytes | bytearray,
+    sizes: tuple[int, int] | None,
+    exact: bool,
+    limits: ImageLimits,
+    reserve: Callable[[int], None],
+    *,
+    may_leave: bool,
+) -> PreparedImage:
+    def reserve_here(cost: Cost) -> None:
+        if may_leave and cost.coded_pixels > _MUCH_PIXELS:
+            raise _ElsewhereError("The image takes much work.")
+        reserve(_memory_of(cost, sizes))
+
     started_at = time.monotonic()
-    resize_size, image_size = artifact.resize_size, artifact.image_size
-    if resize_size is None or image_size is None:
-
-        def reserve_copies(needed: int, pixels: int) -> None:
-            if reserve:
-                reserve(needed + _TENSOR_BYTES * pixels, pixels)
-
-        image = decode(encoded, limits=limits, reserve=reserve_copies)
+    image = decode(encoded, limits=limits, min_shorter_side=_least_side(sizes), reserve=reserve_here)
+    if sizes is None:
         pixels = image.to_tensor()
         decoded_at = resized_at = time.monotonic()
     else:
-        image = decode(encoded, limits=limits, min_shorter_side=MIN_DETAIL * resize_size, reserve=reserve)
         decoded_at = time.monotonic()
-        pixels = resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=precision == "float32")
+        pixels = resize_and_crop(image, resize_size=sizes[0], image_size=sizes[1], exact=exact)
         resized_at = time.monotonic()
     return PreparedImage(
         pixels,
@@ -90,3 +125,50 @@ def prepare(
         decode_s=decoded_at - started_at,
         resize_s=resized_at - decoded_at,
     )
+
+
+def _prepare_elsewhere(
+    encoded: bytes | bytearray,
+    sizes: tuple[int, int] | None,
+    exact: bool,
+    limits: ImageLimits,
+    reserve: Callable[[int], None],
+    decoders: Decoders,
+) -> PreparedImage:
+    started_at = time.monotonic()
+    copies = 2 * len(encoded)  # one in the memory that is shared, and one in the process
+    request = Request(
+        file_bytes=len(encoded),
+        max_pixels=limits.max_pixels,
+        formats=limits.formats,
+        sizes=sizes,
+        min_shorter_side=_least_side(sizes),
+        exact=exact,
+        cpu_s=isolation.MAX_CPU_S,
+    )
+    with decoders.decoded(encoded, request, lambda cost: reserve(_memory_of(cost, sizes) + copies)) as image:
+        facts, resized_at = image.facts, time.monotonic()
+        if facts.layout == "rgbx":
+            assert sizes is not None
+            pixels = crop_by_torch(image, torch.from_numpy(image.pixels), *sizes)
+        else:
+            pixels = as_planes(image.pixels.copy()) if sizes else as_planes(image.pixels).contiguous()
+        resize_s = facts.resize_s + (time.monotonic() - resized_at if sizes else 0.0)
+    return PreparedImage(
+        pixels,
+        facts.format,
+        facts.width,
+        facts.height,
+        facts.adjustments,
+        started_at=started_at,
+        decode_s=time.monotonic() - started_at - resize_s,
+        resize_s=resize_s,
+    )
+
+
+def _least_side(sizes: tuple[int, int] | None) -> int | None:
+    return MIN_DETAIL * sizes[0] if sizes else None
+
+
+def _memory_of(cost: Cost, sizes: tuple[int, int] | None) -> int:
+    return cost.memory_bytes + (0 if sizes else _TENSOR_BYTES * cost.pixels)

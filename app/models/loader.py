@@ -10,8 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from app.errors import ArtifactError
+from app.images.isolation.decoders import IS_AVAILABLE, Decoders
 from app.inference.artifact import Artifact, VerifiedFiles, load_verified
-from app.inference.decode_budget import DecodeBudget
+from app.inference.decode_budget import DecodeBudget, DecodeResources
 from app.inference.engine import resolve_devices
 from app.inference.engine_choice import EngineChoice, choose_engine
 from app.inference.thread_layout import LayoutChoice
@@ -37,6 +38,7 @@ class Loader:
     def __init__(self, settings: ModelSettings, *, max_queue_items: int) -> None:
         self._settings = settings
         self._decode_pool: ThreadPoolExecutor | None = None
+        self._decoders = Decoders(for_all=settings.isolate_decoding) if IS_AVAILABLE else None
         self.decode_budget = DecodeBudget(settings.decode_bytes)
         self._max_queue_items = max_queue_items
 
@@ -76,6 +78,8 @@ class Loader:
         """Ends the threads that models share. Blocks."""
         if self._decode_pool:
             self._decode_pool.shutdown()
+        if self._decoders:
+            self._decoders.close()
 
     async def _choose(
         self, artifact: Artifact, settings: ModelSettings, *, keep_layout: LayoutChoice | None = None
@@ -88,8 +92,7 @@ class Loader:
             artifact,
             devices,
             settings,
-            decode_pool=self._decode_pool,
-            decode_budget=self.decode_budget,
+            decoding=DecodeResources(self.decode_budget, self._decode_pool, self._decoders),
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
             keep_layout=keep_layout,
         )

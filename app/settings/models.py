@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_settings import CliImplicitFlag
 
 from app.images.limits import FORMATS, ImageLimits
 from app.settings.lists import split_commas
@@ -88,6 +89,11 @@ class ModelSettings(StoreSettings):
         ge=0,
         description="Most memory, in MB by an estimate from their headers, that images take while they are decoded. "
         "One that takes more is refused with 413, others wait. 0: a quarter of the memory of the machine or container",
+    )
+    isolate_decoding: CliImplicitFlag[bool] = Field(
+        default=False,
+        description="Decode every image in a process of its own that may do nothing else, not only those that take "
+        "much work. Linux only",
     )
     formats: str = Field(
         default=",".join(FORMATS), pattern=r"\S", description="Image formats that are accepted, separated by commas"

@@ -64,7 +64,12 @@ def client_of_small_bodies(colours_store: Path) -> Iterator[TestClient]:
         yield start(max_body_bytes=20_000, max_decode_mb=1_000)
 
 
-@pytest.mark.parametrize("code", REQUESTS)
+ELSEWHERE = {"too_much_memory"}  # another process looks at the image
+
+
+@pytest.mark.parametrize(
+    "code", [pytest.param(code, marks=pytest.mark.slow if code in ELSEWHERE else ()) for code in REQUESTS]
+)
 def test_bad_request_gets_its_problem(client_of_small_bodies: TestClient, code: str) -> None:
     path, request = REQUESTS[code]
     check(client_of_small_bodies.post(path, **request), code)  # type: ignore[arg-type]
@@ -297,6 +302,7 @@ def test_every_code_of_the_table_is_provoked_here() -> None:
     elsewhere = {"overloaded", "deadline_exceeded", "internal", "draining", "not_ready"}
     elsewhere |= {"malformed_request", "request_too_slow", "head_too_large"}  # tests/app/test_protocol.py
     elsewhere |= {"answer_too_large"}  # test_large_answers.py
+    elsewhere |= {"too_much_work"}  # tests/app/images/isolation/test_decoders.py
     elsewhere |= {"model_rejected", "memory_budget"}  # tests/app/test_upgrades.py
     elsewhere |= {"unauthorized", "forbidden"}  # tests/app/test_auth.py
 

@@ -44,7 +44,7 @@ for path in sys.argv[1:]:
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
     before = status("VmRSS:")
-    decode(encoded, reserve=lambda needed, pixels: estimates.append(needed))
+    decode(encoded, reserve=lambda cost: estimates.append(cost.memory_bytes))
     print(json.dumps([Path(path).stem, sum(estimates), status("VmHWM:") - before]))
 """
 _DECODE_AND_MEASURE = """

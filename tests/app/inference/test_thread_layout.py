@@ -17,7 +17,7 @@ from app.images import decode as decode_module
 from app.images.decode import DecodedImage
 from app.inference.adaptive_engine import AdaptiveEngine, SerialEngine
 from app.inference.artifact import load_artifact
-from app.inference.decode_budget import DecodeBudget
+from app.inference.decode_budget import DecodeBudget, DecodeResources
 from app.inference.engine import Precision, Probabilities
 from app.inference.engine_choice import choose_engine
 from app.inference.measuring import lay_out, rate_of
@@ -30,7 +30,7 @@ from tests.support.colours import colour_image
 LAYOUTS = (ThreadLayout(2, 1), ThreadLayout(1, 2))
 BATCH = [torch.zeros(3, 4, 4)] * 2
 
-ROOM = DecodeBudget(1_000_000_000)
+ROOM = DecodeResources(DecodeBudget(1_000_000_000))
 
 
 class FakeEngine:
@@ -136,9 +136,7 @@ def test_batch_is_not_alone_while_another_stream_decodes(colours_store: Path, mo
     busy, lone = FakeEngine(), FakeEngine()
     artifact = load_artifact("colours", ModelStore(colours_store))
     engine = AdaptiveEngine(busy, lone)
-    pipeline = Pipeline(
-        artifact, engine, ModelSettings(), streams=2, decode_pool=None, decode_budget=ROOM, max_queue_items=4
-    )
+    pipeline = Pipeline(artifact, engine, ModelSettings(), streams=2, decoding=ROOM, max_queue_items=4)
     engine.streams_at_work = pipeline.busy_streams_counter()
 
     async def classify() -> None:
@@ -165,8 +163,7 @@ async def test_engine_that_is_chosen_is_told_of_streams_that_decode(
         load_artifact("colours", ModelStore(colours_store)),
         (torch.device("cpu"),),
         ModelSettings(cores=2),
-        decode_pool=None,
-        decode_budget=ROOM,
+        decoding=ROOM,
         max_queue_items=8,
         keep_layout=LayoutChoice(ThreadLayout(3, 1), lone_threads=2),
     )
