@@ -23,6 +23,7 @@ from app.images.formats.exif import orientation_of
 from app.images.formats.gif_blocks import outline_gif
 from app.images.formats.heic import outline_heic
 from app.images.formats.jpeg import decode_jpeg, outline_jpeg
+from app.images.formats.libtiff import check_pixels, damage_told
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
 from app.images.formats.webp_header import outline_webp
@@ -173,7 +174,14 @@ def decode(
             bit_depth = bit_depth_of(image)
             if reserve and image_format != "WEBP":
                 reserve(_cost_at_full_scale(memory_of_image(image, image_format, outline), image.size, outline))
-            image.load()
+            if (
+                isinstance(image, TiffImagePlugin.TiffImageFile)
+                and image.tile
+                and image.tile[0].codec_name == "libtiff"
+            ):
+                check_pixels(outline.file, image.tag_v2.offset, image.tag_v2.get(TiffImagePlugin.COMPRESSION, 1))
+            with damage_told():
+                image.load()
             _check_palette(image, image_format)
             if image_format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
                 # Programs that leave the fourth byte at 0 write such bitmaps; Windows and ffmpeg show them opaque.

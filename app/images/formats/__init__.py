@@ -4,6 +4,7 @@ jpeg.py -> the outline of a JPEG, and its decoder, which hears libjpeg's warning
 png_chunks.py -> the outline of a PNG: chunks, checksums, the first frame
 gif_blocks.py -> the outline of a GIF: blocks, palette, whether a second frame follows
 tiff_directories.py -> the outline of a TIFF: which page is the picture, camera raw
+libtiff.py -> what libtiff says of damaged pixels
 webp_header.py -> the size of a WebP
 heif_boxes.py -> the boxes of AVIF and HEIC: items, their properties, where their bytes lie
 avif.py -> the outline of an AVIF

@@ -44,7 +44,7 @@ logger = logging.getLogger("app.images")
 IS_AVAILABLE: Final = sys.platform == "linux" and hasattr(os, "pidfd_open")
 """Whether images can be decoded in other processes here."""
 MAX_CPU_S: Final = 5.0
-"""What one image may take of the CPU. The slowest sound image that is known here takes 4.3 s (docs/limits.md)."""
+"""What one image may take of the CPU. The slowest image that is known here takes 4.3 s (docs/limits.md)."""
 # On a busy machine, the CPU time of an image may take this much longer.
 _MAX_WALL_S: Final = 3 * MAX_CPU_S
 _KEPT_BYTES: Final = 64_000_000  # a decoder that has shared more than this with the service is ended after its image

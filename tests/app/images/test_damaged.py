@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from app.errors import CorruptImageError, UnsupportedFormatError
 from app.images.decode import decode
@@ -324,3 +324,25 @@ def test_a_first_frame_that_is_smaller_lies_on_white(small_cat: Pixels) -> None:
 def test_a_frame_outside_of_the_image_leaves_the_default_one(small_cat: Pixels) -> None:
     pixels, _ = decoded(_apng(small_cat, 255 - small_cat, left=1))
     assert_pixels(pixels, small_cat)
+
+
+@pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt", "jpeg", "tiff_lzw", "lzma"])
+def test_what_libtiff_calls_an_error_is_refused_in_its_words(
+    cat: Pixels, capfd: pytest.CaptureFixture[str], compression: str
+) -> None:
+    """Of a fax or a JPEG Pillow makes a picture all the same, and libtiff would print a line for each of its lines."""
+    bits = compression in {"group3", "group4", "tiff_ccitt"}
+    sound = encode(Image.fromarray(cat).convert("1" if bits else "RGB"), "TIFF", compression=compression)
+    decode(sound)
+    middle = len(sound) // 2
+    with pytest.raises(CorruptImageError, match=r"^The TIFF image is damaged: .+[^.]\.$"):
+        decode(sound[:middle] + bytes(200) + sound[middle + 200 :])
+
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_libtiff_says_of_tags_refuses_no_sound_pixels(cat: Pixels) -> None:
+    image = Image.fromarray(cat)
+    odd_tag = TiffImagePlugin.ImageFileDirectory_v2()
+    odd_tag[274], odd_tag.tagtype[274] = 1, 4  # the orientation as a number of another size
+    assert decode(encode(image, "TIFF", compression="tiff_lzw", tiffinfo=odd_tag)).width == image.width
