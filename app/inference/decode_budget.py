@@ -130,8 +130,10 @@ class DecodeResources:
         budget: the memory for decoding.
         pool: the threads that decode; None where the streams of the models decode.
         decoders: the processes that decode what takes much work, or everything; None if there are none.
+        waiting: the threads that wait for decoders which have much work; None if there are no decoders.
     """
 
     budget: DecodeBudget
     pool: Executor | None = None
     decoders: Decoders | None = None
+    waiting: Executor | None = None

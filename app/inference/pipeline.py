@@ -3,6 +3,8 @@
 CPU: event loop -> batcher: a stream's thread prepares the image and computes its batch -> event loop
 GPU: event loop -> a decoding thread prepares the image -> batcher: a stream's thread computes its batch -> event loop
 
+much work: event loop -> a thread waits for another process, which decodes -> batcher, as on a GPU
+
 A GPU's streams wait for it most of the time, so other threads decode for them.
 """
 
@@ -11,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -23,10 +27,10 @@ from app.errors import DeadlineExceededError
 from app.images.colour import Adjustment
 from app.images.limits import ImageFormat, ImageLimits
 from app.inference.artifact import Artifact
-from app.inference.batcher import Batcher
+from app.inference.batcher import Answer, Batcher
 from app.inference.decode_budget import DecodeResources, Turn
 from app.inference.engine import Engine, Probabilities
-from app.inference.prepare import PreparedImage, prepare
+from app.inference.prepare import PreparedImage, TakesMuchWorkError, prepare, prepare_elsewhere
 from app.settings import ModelSettings
 
 
@@ -130,21 +134,21 @@ class Pipeline:
             app.inference.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        waiting = [_Encoded(encoded, limits or self._limits, deadline)]
-        if self._decoding.pool is None:
-            image: _Encoded | PreparedImage = waiting.pop()
-        else:
-            loop = asyncio.get_running_loop()
-            try:
-                image = await loop.run_in_executor(self._decoding.pool, self._prepare_in_time, waiting)
-            except asyncio.CancelledError:
-                waiting.clear()  # frees the image's bytes now: the pool drops a cancelled call only in its turn
-                raise
-        prepared_at = time.monotonic()
-        answer = await self._batcher.submit(image, deadline=deadline)
+        waiting = _Encoded(encoded, limits or self._limits, deadline)
+        image: _Encoded | PreparedImage = waiting
+        answer: Answer[_Computed] | None = None
+        with suppress(TakesMuchWorkError):
+            if self._decoding.pool is not None:
+                image = await self._in_thread(self._decoding.pool, self._prepare, waiting)
+            prepared_at = time.monotonic()
+            answer = await self._batcher.submit(image, deadline=deadline)
+        if answer is None:
+            image = await self._in_thread(self._decoding.waiting, self._prepare_elsewhere, waiting)
+            prepared_at = time.monotonic()
+            answer = await self._batcher.submit(image, deadline=deadline)
         prepared, probabilities, ranking = answer.result
         preparation_s = prepared.decode_s + prepared.resize_s
-        decode_wait_s = prepared_at - submitted_at - preparation_s if self._decoding.pool is not None else 0.0
+        decode_wait_s = prepared_at - submitted_at - preparation_s if isinstance(image, PreparedImage) else 0.0
         return Classification(
             probabilities=probabilities,
             ranking=ranking,
@@ -193,11 +197,44 @@ class Pipeline:
         """Computes the images that wait, then ends the streams. Blocks until then."""
         self._batcher.close()
 
-    def _prepare_in_time(self, waiting: list[_Encoded]) -> PreparedImage:
-        image = waiting.pop()
-        if time.monotonic() > image.deadline:
-            raise DeadlineExceededError("The request's time ran out before its image was decoded.")
-        return self._prepare(image)
+    async def _in_thread(
+        self, threads: Executor | None, prepare_one: Callable[[_Encoded], PreparedImage], image: _Encoded
+    ) -> PreparedImage:
+        """Has an image prepared by other threads than the streams'.
+
+        Raises:
+            DeadlineExceededError: the time was up.
+        """
+        handed_over = [image]  # it is taken out when its client leaves: the pool drops a cancelled call in its turn
+
+        def prepare_handed_over() -> PreparedImage:
+            taken = handed_over.pop()
+            if time.monotonic() > taken.deadline:
+                raise DeadlineExceededError("The request's time ran out before its image was decoded.")
+            return prepare_one(taken)
+
+        try:
+            async with asyncio.timeout_at(asyncio.get_running_loop().time() + image.deadline - time.monotonic()):
+                return await asyncio.get_running_loop().run_in_executor(threads, prepare_handed_over)
+        except TimeoutError as error:
+            raise DeadlineExceededError("The request's time ran out before its image was decoded.") from error
+        finally:
+            handed_over.clear()
+
+    def _prepare_elsewhere(self, image: _Encoded) -> PreparedImage:
+        assert self._decoding.decoders is not None
+        with self._decoding.budget.turn(image.deadline) as turn:
+            prepared = prepare_elsewhere(
+                image.content,
+                self._artifact,
+                self._engine.precision,
+                image.limits,
+                turn.reserve,
+                self._decoding.decoders,
+            )
+            if not self._artifact.is_split:
+                turn.keep_for(prepared.pixels)
+            return prepared
 
     def _prepare(self, image: _Encoded | PreparedImage) -> PreparedImage:
         """Prepares an image, unless that has been done."""

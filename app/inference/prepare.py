@@ -1,7 +1,7 @@
 """Prepares an image for an engine: decodes it, resizes it and cuts out the part that the network sees.
 
 encoded bytes -> decode (a large JPEG at a reduced scale) -> resize and crop (to the bit in float32) -> PreparedImage
-much work? -> another process does the same, and may be ended
+much work? -> TakesMuchWorkError -> prepare_elsewhere: another process does the same, and may be ended
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from app.errors import PredictorError
 from app.images.colour import Adjustment
-from app.images.decode import MIN_DETAIL, Cost, decode
+from app.images.decode import MIN_DETAIL, Cost, Reserve, decode
 from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import Decoders
 from app.images.isolation.messages import Request
@@ -53,8 +53,8 @@ class PreparedImage(NamedTuple):
     resize_s: float
 
 
-class _ElsewhereError(PredictorError):
-    """The image takes so much work that another process is to decode it."""
+class TakesMuchWorkError(PredictorError):
+    """The image takes so much work that it must hold up no others: `prepare_elsewhere` is for it."""
 
 
 def prepare(
@@ -65,7 +65,7 @@ def prepare(
     reserve: Callable[[int], None] = lambda _: None,
     decoders: Decoders | None = None,
 ) -> PreparedImage:
-    """Prepares one image.
+    """Prepares one image, in the time that a photo takes.
 
     Args:
         encoded: the whole file.
@@ -74,40 +74,26 @@ def prepare(
             precisions take a faster way that is at most one level off.
         limits: which images are accepted.
         reserve: called with the bytes that decoding will take. It may wait, or raise an error of its own.
-        decoders: the processes that decode what takes much work, or everything; None to decode everything here.
+        decoders: the processes that decode what takes much work, or everything; None to decode everything here,
+            however long it takes.
 
     Raises:
+        TakesMuchWorkError: the image takes much work, and there are decoders.
         ImageError: the image is not accepted, or cannot be decoded.
     """
-    sizes = None
-    if artifact.resize_size is not None and artifact.image_size is not None:
-        sizes = artifact.resize_size, artifact.image_size
-    exact = precision == "float32"
-    if decoders and (decoders.for_all or len(encoded) > _MUCH_BYTES):
-        return _prepare_elsewhere(encoded, sizes, exact, limits, reserve, decoders)
-    try:
-        return _prepare_here(encoded, sizes, exact, limits, reserve, may_leave=decoders is not None)
-    except _ElsewhereError:
-        assert decoders is not None
-        return _prepare_elsewhere(encoded, sizes, exact, limits, reserve, decoders)
+    sizes, exact = _sizes_of(artifact), precision == "float32"
 
-
-def _prepare_here(
-    encoded: bytes | bytearray,
-    sizes: tuple[int, int] | None,
-    exact: bool,
-    limits: ImageLimits,
-    reserve: Callable[[int], None],
-    *,
-    may_leave: bool,
-) -> PreparedImage:
-    def reserve_here(cost: Cost) -> None:
-        if may_leave and cost.coded_pixels > _MUCH_PIXELS:
-            raise _ElsewhereError("The image takes much work.")
+    def reserve_little(cost: Cost) -> None:
+        if decoders and cost.coded_pixels > _MUCH_PIXELS:
+            raise TakesMuchWorkError("The image takes much work.")
         reserve(_memory_of(cost, sizes))
 
+    if decoders and len(encoded) > _MUCH_BYTES:
+        raise TakesMuchWorkError("The image takes much work.")
+    if decoders and decoders.for_all:
+        return _prepared_by(decoders, encoded, sizes, exact, limits, reserve_little)
     started_at = time.monotonic()
-    image = decode(encoded, limits=limits, min_shorter_side=_least_side(sizes), reserve=reserve_here)
+    image = decode(encoded, limits=limits, min_shorter_side=_least_side(sizes), reserve=reserve_little)
     if sizes is None:
         pixels = image.to_tensor()
         decoded_at = resized_at = time.monotonic()
@@ -127,16 +113,36 @@ def _prepare_here(
     )
 
 
-def _prepare_elsewhere(
+def prepare_elsewhere(
     encoded: bytes | bytearray,
-    sizes: tuple[int, int] | None,
-    exact: bool,
+    artifact: Artifact,
+    precision: Precision,
     limits: ImageLimits,
     reserve: Callable[[int], None],
     decoders: Decoders,
 ) -> PreparedImage:
+    """Prepares one image that takes much work; see `prepare` for the arguments. It may take seconds.
+
+    Raises:
+        ImageError: the image is not accepted, cannot be decoded, or takes too long.
+    """
+    sizes, copies = _sizes_of(artifact), 2 * len(encoded)  # in the memory that is shared, and in the process
+
+    def reserve_all(cost: Cost) -> None:
+        reserve(_memory_of(cost, sizes) + copies)
+
+    return _prepared_by(decoders, encoded, sizes, precision == "float32", limits, reserve_all)
+
+
+def _prepared_by(
+    decoders: Decoders,
+    encoded: bytes | bytearray,
+    sizes: tuple[int, int] | None,
+    exact: bool,
+    limits: ImageLimits,
+    reserve: Reserve,
+) -> PreparedImage:
     started_at = time.monotonic()
-    copies = 2 * len(encoded)  # one in the memory that is shared, and one in the process
     request = Request(
         file_bytes=len(encoded),
         max_pixels=limits.max_pixels,
@@ -146,7 +152,7 @@ def _prepare_elsewhere(
         exact=exact,
         cpu_s=isolation.MAX_CPU_S,
     )
-    with decoders.decoded(encoded, request, lambda cost: reserve(_memory_of(cost, sizes) + copies)) as image:
+    with decoders.decoded(encoded, request, reserve) as image:
         facts, resized_at = image.facts, time.monotonic()
         if facts.layout == "rgbx":
             assert sizes is not None
@@ -164,6 +170,12 @@ def _prepare_elsewhere(
         decode_s=time.monotonic() - started_at - resize_s,
         resize_s=resize_s,
     )
+
+
+def _sizes_of(artifact: Artifact) -> tuple[int, int] | None:
+    if artifact.resize_size is None or artifact.image_size is None:
+        return None
+    return artifact.resize_size, artifact.image_size
 
 
 def _least_side(sizes: tuple[int, int] | None) -> int | None:

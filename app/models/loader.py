@@ -39,6 +39,8 @@ class Loader:
         self._settings = settings
         self._decode_pool: ThreadPoolExecutor | None = None
         self._decoders = Decoders(for_all=settings.isolate_decoding) if IS_AVAILABLE else None
+        # Half of the cores, so that images that take much work leave room for others.
+        self._waiting = ThreadPoolExecutor(max(1, settings.core_count // 2), "decoder") if self._decoders else None
         self.decode_budget = DecodeBudget(settings.decode_bytes)
         self._max_queue_items = max_queue_items
 
@@ -78,7 +80,8 @@ class Loader:
         """Ends the threads that models share. Blocks."""
         if self._decode_pool:
             self._decode_pool.shutdown()
-        if self._decoders:
+        if self._decoders and self._waiting:
+            self._waiting.shutdown(cancel_futures=True)
             self._decoders.close()
 
     async def _choose(
@@ -92,7 +95,7 @@ class Loader:
             artifact,
             devices,
             settings,
-            decoding=DecodeResources(self.decode_budget, self._decode_pool, self._decoders),
+            decoding=DecodeResources(self.decode_budget, self._decode_pool, self._decoders, self._waiting),
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
             keep_layout=keep_layout,
         )

@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import Any, Final
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
 from app.api.auth import Auth
 from app.server.connection.connections import Connections
@@ -48,6 +48,19 @@ def limited_protocol(service: Service, auth: Auth, connections: Connections) -> 
     )
 
 
+class _HeldFlow(FlowControl):
+    """uvicorn's flow of a connection. It resumes when the application takes a piece of a body, and must not while held.
+
+    Otherwise more would be read for each piece than is parsed for it, without end.
+    """
+
+    is_held = False
+
+    def resume_reading(self) -> None:
+        if not self.is_held:
+            super().resume_reading()
+
+
 class FewAhead(LimitedProtocol):
     """One connection, of which only a few requests are parsed at once.
 
@@ -62,8 +75,12 @@ class FewAhead(LimitedProtocol):
         self._turns = turns
         self._received = b""
         self._position = 0  # what is in front of it was parsed
-        self._is_holding = False  # no more is read until what was received is parsed
         self._body_left = 0  # of the request that is being received, if it declares its length
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes hold of the flow."""
+        super().connection_made(transport)
+        self.flow = self._flow = _HeldFlow(self.transport)
 
     def data_received(self, data: bytes) -> None:
         """Parses what has come, as far as it is due."""
@@ -94,7 +111,7 @@ class FewAhead(LimitedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets what was not parsed."""
-        self._received, self._is_holding = b"", False
+        self._received = b""
         super().connection_lost(exc)
 
     def _parse(self) -> None:
@@ -116,13 +133,13 @@ class FewAhead(LimitedProtocol):
 
     def _hold(self) -> None:
         if not self.transport.is_closing():
-            self._is_holding = True
-            self.flow.pause_reading()
+            self._flow.is_held = True
+            self._flow.pause_reading()
 
     def _read_on(self) -> None:
         """Reads more, unless uvicorn waits until the application has taken what there is."""
-        if self._is_holding and not self.transport.is_closing():
-            self._is_holding = False
+        if self._flow.is_held and not self.transport.is_closing():
+            self._flow.is_held = False
             if self._ending or self._is_idle or not (self.pipeline or len(self.cycle.body) > HIGH_WATER_LIMIT):
                 self.flow.resume_reading()
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ from app.images.isolation.messages import Request
 from app.images.limits import DEFAULT_LIMITS, FORMATS
 from app.inference import prepare as preparing
 from app.inference.artifact import Artifact, VerifiedFiles
-from app.inference.prepare import PreparedImage, prepare
+from app.inference.pipeline import Pipeline
+from app.inference.prepare import PreparedImage, TakesMuchWorkError, prepare, prepare_elsewhere
 from tests.support.colours import StartApp, colour_image
 from tests.support.file_structures import huge_webp, structures
 from tests.support.icc import rgb_profile
@@ -54,8 +56,13 @@ def outcome(
     encoded: bytes, decoders: Decoders | None, *, resizes: bool = False, precision: str = "float32"
 ) -> PreparedImage | tuple[str, str]:
     """Returns the prepared image without its times, or the name and the sentence of the error."""
+    way = encoded, model(resizes=resizes), precision, DEFAULT_LIMITS
     try:
-        image = prepare(encoded, model(resizes=resizes), precision, DEFAULT_LIMITS, decoders=decoders)  # type: ignore[arg-type]
+        try:
+            image = prepare(*way, decoders=decoders)  # type: ignore[arg-type]
+        except TakesMuchWorkError:
+            assert decoders
+            image = prepare_elsewhere(*way, lambda _: None, decoders)  # type: ignore[arg-type]
     except PredictorError as error:
         return type(error).__name__, error.detail
     return image._replace(started_at=0.0, decode_s=0.0, resize_s=0.0)
@@ -336,3 +343,39 @@ def test_decoders_end_with_the_service(start_app: StartApp) -> None:
     gc.collect()
 
     assert not set(children()) - before
+
+
+def test_images_that_take_much_work_hold_up_no_others(
+    start_app: StartApp, monkeypatch: pytest.MonkeyPatch, cat: Pixels
+) -> None:
+    """However many there are: others find a stream that is free."""
+    monkeypatch.setattr(preparing, "_MUCH_BYTES", 10_000)
+    go_on, prepare_costly = threading.Event(), Pipeline._prepare_elsewhere
+
+    def wait(pipeline: Pipeline, image: Any) -> PreparedImage:
+        assert go_on.wait(20)
+        return prepare_costly(pipeline, image)
+
+    monkeypatch.setattr(Pipeline, "_prepare_elsewhere", wait)
+    client = start_app(streams=1)
+    costly = encode(cat, "PNG")
+    with ThreadPoolExecutor(8) as clients:
+        waiting = [clients.submit(client.post, "/predict", content=costly) for _ in range(8)]
+        for _ in range(5):
+            assert client.post("/predict", content=colour_image("red")).status_code == 200
+        assert not any(each.done() for each in waiting)
+        go_on.set()
+        assert [each.result().status_code for each in waiting] == [200] * 8
+
+
+def test_image_that_takes_much_work_is_given_up_at_its_deadline(
+    start_app: StartApp, monkeypatch: pytest.MonkeyPatch, cat: Pixels
+) -> None:
+    monkeypatch.setattr(preparing, "_MUCH_BYTES", 10_000)
+    go_on = threading.Event()
+    monkeypatch.setattr(Pipeline, "_prepare_elsewhere", lambda *_: go_on.wait(20))
+    client = start_app(streams=1)
+    late = client.post("/predict", content=encode(cat, "PNG"), headers={"X-Request-Timeout-Ms": "300"})
+    go_on.set()
+
+    assert (late.status_code, late.json()["code"]) == (504, "deadline_exceeded")
