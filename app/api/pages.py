@@ -1,4 +1,7 @@
-"""The two pages for people: `/` to try the service, `/docs` for the API. They load nothing from other sites."""
+"""The pages for people, `/` to try the service and `/docs` for the API, and `/openapi.json` for programs.
+
+They load nothing from other sites.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,20 @@ from typing import Final
 
 from fastapi import FastAPI, Response
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 
 _INLINE: Final = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 
 _INDEX_PAGE = Path(__file__).parent / "index.html"
 _ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 _ASSETS_PATH = "static-offline-docs"
+_DOCUMENT_PATH = "/openapi.json"
 
 
 def add_pages(app: FastAPI) -> None:
-    """Adds the pages, and the three files that `/docs` needs, to an application."""
+    """Adds the pages, the interface's document, and the three files that `/docs` needs, to an application."""
     index = _page(_INDEX_PAGE.read_text(encoding="utf-8"), image="'self' data: blob:")  # blob: the photos dropped on it
+    app.add_api_route(_DOCUMENT_PATH, _document(app), include_in_schema=False)
     app.add_api_route("/docs", _documentation(app, root=""), include_in_schema=False)
     app.add_api_route("/docs/", _documentation(app, root="../"), include_in_schema=False)
     app.add_api_route("/", index, include_in_schema=False)
@@ -31,10 +36,22 @@ def add_pages(app: FastAPI) -> None:
         app.add_api_route(f"/{_ASSETS_PATH}/{name}", _asset(name), include_in_schema=False)
 
 
+def _document(app: FastAPI) -> Callable[[], Awaitable[Response]]:
+    encoded: bytes | None = None
+
+    async def document() -> Response:
+        nonlocal encoded
+        if encoded is None:  # it is complete when all routes are there
+            encoded = bytes(JSONResponse(app.openapi()).body)
+        return Response(encoded, media_type="application/json")
+
+    return document
+
+
 def _documentation(app: FastAPI, *, root: str) -> Callable[[], Awaitable[Response]]:
     # Relative, so that a proxy may serve all of it below a path of its own.
     documentation = get_swagger_ui_html(
-        openapi_url=root + (app.openapi_url or "").removeprefix("/"),
+        openapi_url=root + _DOCUMENT_PATH.removeprefix("/"),
         title=f"{app.title}: API",
         swagger_js_url=f"{root}{_ASSETS_PATH}/swagger-ui-bundle.js",
         swagger_css_url=f"{root}{_ASSETS_PATH}/swagger-ui.css",
