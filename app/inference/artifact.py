@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from app.errors import ArtifactError
 from app.inference.foreign_files import describe_foreign
+from app.store.labels import LABEL_FILES, label_file, read_labels
 from app.store.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
@@ -177,11 +178,14 @@ def _check_against_manifest(artifact: Artifact, manifest: Manifest, path: Path) 
 
 def _class_names(module: torch.jit.ScriptModule, path: Path) -> tuple[str, ...]:
     names = getattr(module, "class_names", None)
+    if names is None and (beside := label_file(path)):
+        return read_labels(beside)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         return tuple(names)
     raise ArtifactError(
         f"{path} has no class list: {_found_instead(module, names)}. Give the module an attribute "
-        "`class_names: List[str]`, in the order of the probabilities, before scripting it (torch.jit.trace keeps none)."
+        "`class_names: List[str]`, in the order of the probabilities, before scripting it (torch.jit.trace keeps "
+        f"none), or put one of {', '.join(LABEL_FILES)} beside the file."
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ArtifactError
+from app.store.labels import label_file
 from app.store.model_store import ModelStore
 from app.store.references import is_file_reference, split_reference
 
@@ -102,7 +103,7 @@ def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersio
     """Yields the versions that may serve for a reference, best first; each one's files are looked at in its turn."""
     if is_file_reference(reference):
         path = Path(reference)
-        yield StoredVersion(reference, path, _fingerprint(path))
+        yield StoredVersion(reference, path, _fingerprint(path, *filter(None, [label_file(path)])))
         return
     name, version = split_reference(reference)
     if version is not None:
@@ -112,9 +113,9 @@ def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersio
         yield StoredVersion(f"{name}/{number}", folder, _fingerprint(folder))
 
 
-def _fingerprint(path: Path) -> Fingerprint:
+def _fingerprint(path: Path, *others: Path) -> Fingerprint:
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        files = sorted(path.iterdir()) if path.is_dir() else [path, *others]
         entries = [(file.name, file.stat()) for file in files]
     except OSError:  # gone meanwhile, or not readable: loading will say so, and another version may do better
         return ()

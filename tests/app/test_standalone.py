@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -316,3 +317,59 @@ def test_file_of_another_kind_is_named(start_app: StartApp, tmp_path: Path, cont
     (tmp_path / "model.pt").write_bytes(content)
 
     assert what in start_app(model=str(tmp_path / "model.pt")).get("/health/ready").json()["detail"]
+
+
+def _nameless(folder: Path) -> Path:
+    predictor = CourseNotesPredictor(network(), NAMES, [0.5] * 3, [0.25] * 3)
+    del predictor.class_names
+    return save(predictor, folder / "model.pt")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "content"),
+    [
+        ("labels.txt", "red\ngreen\nblue\n"),
+        ("classes.txt", "\ufeffred\r\ngreen\r\nblue"),
+        ("index_to_name.json", '{"0": "red", "2": "blue", "1": "green"}'),
+        ("index_to_name.json", '{"0": ["n01", "red"], "1": ["n02", "green"], "2": ["n03", "blue"]}'),
+        ("index_to_name.json", '["red", "green", "blue"]'),
+    ],
+)
+def test_names_of_classes_may_lie_beside_the_file(
+    start_app: StartApp, tmp_path: Path, file_name: str, content: str
+) -> None:
+    (tmp_path / file_name).write_text(content, encoding="utf-8")
+    answer = start_app(model=str(_nameless(tmp_path))).post("/predict", content=colour_image("green")).json()
+
+    assert {each["class_id"]: each["class_name"] for each in answer["predictions"]} == dict(enumerate(NAMES))
+
+
+@pytest.mark.parametrize(
+    ("file_name", "content", "reason"),
+    [
+        ("labels.txt", b"red\n\nblue", "no empty ones"),
+        ("labels.txt", b"", "a name for each class"),
+        ("labels.txt", b"r\xe9d\ngreen\nblue", "is not UTF-8"),
+        ("labels.txt", b"red\ngreen", "shape (1, 3), not (1, 2)"),
+        ("index_to_name.json", b'{"0": "red", "2": "blue"}', "without a gap"),
+        ("index_to_name.json", b'{"0": 1}', "a name for each class"),
+        ("index_to_name.json", b"{", "is not JSON"),
+        ("index_to_name.json", b'"red"', "must hold a list, or an object"),
+    ],
+)
+def test_names_that_are_of_no_use_are_told(
+    start_app: StartApp, tmp_path: Path, file_name: str, content: bytes, reason: str
+) -> None:
+    (tmp_path / file_name).write_bytes(content)
+
+    assert reason in start_app(model=str(_nameless(tmp_path))).get("/health/ready").json()["detail"]
+
+
+def test_names_that_are_added_later_are_seen(start_app: StartApp, tmp_path: Path) -> None:
+    client = start_app(model=str(_nameless(tmp_path)), watch_store_s=0.01)
+    assert "labels.txt" in client.get("/health/ready").json()["detail"]
+    (tmp_path / "labels.txt").write_text("\n".join(NAMES))
+    deadline = time.monotonic() + 20
+    while client.get("/health/ready").status_code != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
