@@ -6,11 +6,11 @@ write_atomically, open_atomically: write a temporary file beside the one it repl
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,7 +20,13 @@ from typing import BinaryIO
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, FileEntry, Manifest
 from app.store.regular_files import open_regular
 
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
 TEMPORARY_PREFIX = ".publishing-"
+_LOCK_FILE = ".lock"  # on Windows, where a folder cannot be opened
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -91,6 +97,11 @@ def publish(store_root: Path, name: str, write: Callable[[Path, int], Manifest])
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Locks a folder against other writers that lock it. The kernel frees the lock when its holder dies."""
+    if sys.platform == "win32":
+        with (folder / _LOCK_FILE).open("ab") as file:
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -138,7 +149,7 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            os.fchmod(file.fileno(), 0o644)  # mkstemp gives 0o600
+            temporary.chmod(0o644)  # mkstemp gives 0o600
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
@@ -166,6 +177,8 @@ def _temporary_prefix(path: Path) -> str:
 
 
 def _fsync(path: Path) -> None:
+    if sys.platform == "win32" and path.is_dir():  # which cannot be opened, nor need it be
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
