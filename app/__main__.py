@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -120,6 +119,8 @@ def main() -> None:
         print(_USAGE)
         sys.exit(0 if arguments else 2)
     if arguments[0] == "--version":
+        from importlib.metadata import version
+
         print(f"image-predictor {version('image-predictor')}")
         sys.exit(0)
     command = _COMMANDS.get(arguments[0])

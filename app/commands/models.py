@@ -6,19 +6,19 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 from pydantic_settings import CliImplicitFlag, CliPositionalArg
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from app.errors import ArtifactError
 from app.settings import StoreSettings
 from app.store.manifest import Manifest
 from app.store.model_store import ModelStore
 from app.store.signatures import TrustedKeys
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 class PublishedVersion(NamedTuple):
@@ -57,6 +57,8 @@ def print_models(store_root: Path, *, as_json: bool) -> None:
         store_root: the folder of the model store.
         as_json: whether to print a line of JSON for each version instead of a table.
     """
+    from rich.console import Console  # here, so that no other command waits for it
+
     versions = list(_published_versions(ModelStore(store_root)))
     if as_json:
         for version in versions:
@@ -88,6 +90,9 @@ def _pinned(store: ModelStore, name: str) -> int | None:
 
 
 def _table(versions: Iterable[PublishedVersion]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table("Model", "Version", "Published", "Architecture", "Classes", "Metrics", "Megabytes")
     for name, version, is_pinned, manifest in versions:
         shown = f"{version} (pinned)" if is_pinned else str(version)

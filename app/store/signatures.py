@@ -16,15 +16,14 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
-
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from typing import TYPE_CHECKING, Final
 
 from app.errors import ArtifactError
 from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest
 from app.store.regular_files import open_regular, read_small
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _SIGNATURE_BYTES: Final = 64
 _MAX_KEYS_BYTES: Final = 1_000_000
@@ -61,6 +60,10 @@ class TrustedKeys:
         """
         if path is None:
             return None
+        from cryptography.exceptions import UnsupportedAlgorithm  # only a service that trusts keys waits for it
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
         try:
             text = read_small(path, max_bytes=_MAX_KEYS_BYTES)
         except OSError as error:
@@ -137,6 +140,8 @@ def copy_of(folder: Path, manifest: Manifest) -> Path:
 
 
 def _is_by(key: Ed25519PublicKey, signature: bytes, manifest: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature
+
     try:
         key.verify(signature, manifest)
     except InvalidSignature:
