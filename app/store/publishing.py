@@ -149,7 +149,8 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
-            temporary.chmod(0o644)  # mkstemp gives 0o600
+            if sys.platform != "win32":
+                os.fchmod(file.fileno(), 0o644)  # mkstemp gives 0o600
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
