@@ -69,7 +69,10 @@ class DiskAccess:
 
         threading.Thread(target=run, name="disk", daemon=True).start()
         try:
-            return await asyncio.wait_for(result, limit_s)
+            async with asyncio.timeout(
+                limit_s
+            ):  # wait_for would lose a cancellation that meets the result, before 3.12
+                return await result
         except TimeoutError:
             if not result.cancelled():  # it is the function's own
                 raise
