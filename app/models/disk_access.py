@@ -69,9 +69,8 @@ class DiskAccess:
 
         threading.Thread(target=run, name="disk", daemon=True).start()
         try:
-            async with asyncio.timeout(
-                limit_s
-            ):  # wait_for would lose a cancellation that meets the result, before 3.12
+            # Before Python 3.12, wait_for loses a cancellation that meets the result.
+            async with asyncio.timeout(limit_s):
                 return await result
         except TimeoutError:
             if not result.cancelled():  # it is the function's own
