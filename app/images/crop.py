@@ -15,8 +15,8 @@ from app.images.decode import DecodedImage
 _MAX_TORCH_RATIO: Final = 4
 
 
-class Geometry(Protocol):
-    """Where the pixels of a decoded image lie in the upright image."""
+class Scaled(Protocol):
+    """The size of an upright image, and the scale at which it was decoded."""
 
     @property
     def width(self) -> int:
@@ -30,16 +30,12 @@ class Geometry(Protocol):
     def scale(self) -> int:
         """How many pixels of full scale one decoded pixel stands for, along each axis."""
 
-    @property
-    def offset(self) -> tuple[float, float]:
-        """Where in the decoded pixels the image begins, (x, y)."""
 
-
-def is_for_torch(image: Geometry, *, exact: bool) -> bool:
+def is_for_torch(image: DecodedImage, *, exact: bool) -> bool:
     """Returns whether torch is to resize an image, if its pixels lie in one piece of memory.
 
     Args:
-        image: the geometry of the image.
+        image: the image.
         exact: whether an image that was decoded in full must meet the definition to the bit.
     """
     shorter, longer = sorted((image.width, image.height))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from app.images.crop import Geometry, crop_by_pillow, first_of_crop, in_one_piece, is_for_torch
+from app.images.crop import Scaled, crop_by_pillow, first_of_crop, in_one_piece, is_for_torch
 from app.images.decode import DecodedImage
 
 
@@ -42,11 +42,11 @@ def as_planes(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def crop_by_torch(image: Geometry, pixels: torch.Tensor, resize_size: int, image_size: int) -> torch.Tensor:
+def crop_by_torch(image: Scaled, pixels: torch.Tensor, resize_size: int, image_size: int) -> torch.Tensor:
     """Resizes and crops with weights of 16 bits; Pillow's and the definition's have 22.
 
     Args:
-        image: the geometry of the decoded image.
+        image: the size of the upright image, and the scale at which it was decoded.
         pixels: its pixels, uint8, with four bytes for each: red, green, blue and one that is not used.
         resize_size: the length that the shorter side is resized to, in pixels.
         image_size: the side S of the crop in pixels.

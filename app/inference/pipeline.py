@@ -221,27 +221,17 @@ class Pipeline:
         finally:
             handed_over.clear()
 
-    def _prepare_elsewhere(self, image: _Encoded) -> PreparedImage:
-        assert self._decoding.decoders is not None
-        with self._decoding.budget.turn(image.deadline) as turn:
-            prepared = prepare_elsewhere(
-                image.content,
-                self._artifact,
-                self._engine.precision,
-                image.limits,
-                turn.reserve,
-                self._decoding.decoders,
-            )
-            if not self._artifact.is_split:
-                turn.keep_for(prepared.pixels)
-            return prepared
-
     def _prepare(self, image: _Encoded | PreparedImage) -> PreparedImage:
         """Prepares an image, unless that has been done."""
-        if isinstance(image, PreparedImage):
-            return image
+        return image if isinstance(image, PreparedImage) else self._in_its_turn(image, prepare)
+
+    def _prepare_elsewhere(self, image: _Encoded) -> PreparedImage:
+        return self._in_its_turn(image, prepare_elsewhere)
+
+    def _in_its_turn(self, image: _Encoded, prepare_one: Callable[..., PreparedImage]) -> PreparedImage:
+        """Prepares an image with `prepare` or `prepare_elsewhere`, when there is memory for it."""
         with self._decoding.budget.turn(image.deadline) as turn:
-            prepared = prepare(
+            prepared = prepare_one(
                 image.content,
                 self._artifact,
                 self._engine.precision,

@@ -152,13 +152,13 @@ def _prepared_by(
         exact=exact,
         cpu_s=isolation.MAX_CPU_S,
     )
-    with decoders.decoded(encoded, request, reserve) as image:
-        facts, resized_at = image.facts, time.monotonic()
+    with decoders.decoded(encoded, request, reserve) as (decoded, facts):
+        resized_at = time.monotonic()
         if facts.layout == "rgbx":
             assert sizes is not None
-            pixels = crop_by_torch(image, torch.from_numpy(image.pixels), *sizes)
+            pixels = crop_by_torch(facts, torch.from_numpy(decoded), *sizes)
         else:
-            pixels = as_planes(image.pixels.copy()) if sizes else as_planes(image.pixels).contiguous()
+            pixels = as_planes(decoded.copy()) if sizes else as_planes(decoded).contiguous()
         resize_s = facts.resize_s + (time.monotonic() - resized_at if sizes else 0.0)
     return PreparedImage(
         pixels,

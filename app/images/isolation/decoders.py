@@ -17,8 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -56,8 +55,7 @@ class DecoderError(PredictorError):
     """No decoder can be started, or one has failed in a way that says nothing about the image."""
 
 
-@dataclass(frozen=True)
-class DecodedElsewhere:
+class DecodedElsewhere(NamedTuple):
     """What another process has made of an image.
 
     Attributes:
@@ -68,26 +66,6 @@ class DecodedElsewhere:
 
     pixels: npt.NDArray[np.uint8]
     facts: Pixels
-
-    @property
-    def width(self) -> int:
-        """The width of the upright image at full scale, in pixels."""
-        return self.facts.width
-
-    @property
-    def height(self) -> int:
-        """The height of the upright image at full scale, in pixels."""
-        return self.facts.height
-
-    @property
-    def scale(self) -> int:
-        """How many pixels of full scale one decoded pixel stands for, along each axis."""
-        return self.facts.scale
-
-    @property
-    def offset(self) -> tuple[float, float]:
-        """Where in the decoded pixels the image begins, (x, y). Others come as a crop."""
-        return (0.0, 0.0)
 
 
 class _Decoder:
@@ -128,14 +106,14 @@ class _Decoder:
                 answer = self._receive()
         except (OSError, EOFError, ValueError) as error:
             raise _failed(error, time.monotonic() - began, request) from error
-        self.is_idle = True
-        if refusal:
-            raise refusal
         if isinstance(answer, Failure):
-            raise _error_of(answer)
-        if not isinstance(answer, Pixels):
+            self.is_idle = True
+            raise refusal or _error_of(answer)
+        if refusal or not isinstance(answer, Pixels):
             raise DecoderError("A decoder has given an answer that makes no sense.")
-        return DecodedElsewhere(self._pixels(answer, request), answer)
+        pixels = self._pixels(answer, request)
+        self.is_idle = True  # only now: one that does not tell the truth is ended
+        return DecodedElsewhere(pixels, answer)
 
     def end(self) -> None:
         """Ends the process, whatever it does."""
@@ -255,7 +233,7 @@ class Decoders:
     def _end_nursery(self) -> None:
         if self._control and self._nursery:
             self._control.close()
-            self._nursery.kill()  # which it waits for otherwise: its first moments
+            self._nursery.kill()  # it may still be starting
             self._nursery.wait()
         self._control = self._nursery = None
 

@@ -17,6 +17,7 @@ from app.store.model_store import PIN_FILE
 from app.store.signing import new_signing_key, read_private_key, sign_version
 from tests.support.colours import StartApp, colour_image, export_colours
 from tests.support.damaged_versions import edit_manifest
+from tests.support.sockets import until
 
 pytestmark = pytest.mark.slow
 
@@ -58,13 +59,6 @@ def hung_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungDisk]:
 def reason_of(client: TestClient, name: str = "colours") -> str:
     """Returns why what the store wants served does not serve; an empty text if it does."""
     return client.get(f"/models/{name}").json()["rejected_because"] or ""
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def make_pipe(path: Path) -> None:

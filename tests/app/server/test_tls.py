@@ -7,6 +7,8 @@ import re
 import socket
 import ssl
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,10 +21,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from app.commands.bench.http_load import address_of
 from app.server.tls import TlsError, tls_options
 from app.settings import Settings
 from tests.support.colours import colour_image
-from tests.support.live import live_server
+from tests.support.live import LiveServer, live_server
 from tests.support.sockets import head, until
 
 PASSWORD = "correct horse"
@@ -121,9 +124,19 @@ def test_files_that_do_not_fit_end_the_start_with_the_reason(
     assert complaint in error.value.detail
 
 
-def _tls_url(server_url: str) -> tuple[str, int]:
-    host, port = server_url.removeprefix("https://").split(":")
-    return host, int(port)
+@contextlib.contextmanager
+def encrypted(files: Files, store: Path, log: Path, *, max_connections: int) -> Iterator[tuple[LiveServer, ExitStack]]:
+    """A service with HTTPS that is ready, and a stack for the connections that a test opens."""
+    with (
+        live_server(
+            log, model="colours", model_store=store, max_connections=max_connections,
+            tls_cert_file=files.certificate, tls_key_file=files.key,
+        ) as server,
+        ExitStack() as opened,
+    ):  # fmt: skip
+        context = files.client_context()
+        until(lambda: httpx.get(f"{server.url}/health/ready", verify=context).status_code == 200)
+        yield server, opened
 
 
 @pytest.mark.slow
@@ -131,16 +144,9 @@ def test_connections_that_never_begin_their_handshake_keep_nobody_out(
     files: Files, colours_store: Path, tmp_path: Path
 ) -> None:
     """They count, the longest waiting makes room for another, and each ends after ten seconds."""
-    with (
-        live_server(
-            tmp_path / "log", model="colours", model_store=colours_store, max_connections=20,
-            tls_cert_file=files.certificate, tls_key_file=files.key,
-        ) as server,
-        contextlib.ExitStack() as opened,
-    ):  # fmt: skip
-        context = files.client_context()
-        until(lambda: httpx.get(f"{server.url}/health/ready", verify=context).status_code == 200)
-        silent = [opened.enter_context(socket.create_connection(_tls_url(server.url), 20)) for _ in range(60)]
+    context = files.client_context()
+    with encrypted(files, colours_store, tmp_path / "log", max_connections=20) as (server, opened):
+        silent = [opened.enter_context(socket.create_connection(address_of(server.url), 20)) for _ in range(60)]
         began = time.monotonic()
         for _ in range(5):
             assert httpx.get(f"{server.url}/health/live", verify=context).status_code == 200
@@ -159,17 +165,10 @@ def test_connections_that_never_begin_their_handshake_keep_nobody_out(
 def test_probes_are_answered_over_tls_though_every_connection_is_at_work(
     files: Files, colours_store: Path, tmp_path: Path
 ) -> None:
-    with (
-        live_server(
-            tmp_path / "log", model="colours", model_store=colours_store, max_connections=3,
-            tls_cert_file=files.certificate, tls_key_file=files.key,
-        ) as server,
-        contextlib.ExitStack() as opened,
-    ):  # fmt: skip
-        context = files.client_context()
-        until(lambda: httpx.get(f"{server.url}/health/ready", verify=context).status_code == 200)
+    context = files.client_context()
+    with encrypted(files, colours_store, tmp_path / "log", max_connections=3) as (server, opened):
         for _ in range(3):
-            plain = opened.enter_context(socket.create_connection(_tls_url(server.url), 20))
+            plain = opened.enter_context(socket.create_connection(address_of(server.url), 20))
             busy = opened.enter_context(context.wrap_socket(plain, server_hostname="127.0.0.1"))
             busy.sendall(head(length=1000) + b"x")
         time.sleep(0.5)  # until their heads have come: before, they wait, and make room

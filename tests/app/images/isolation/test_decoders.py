@@ -228,8 +228,10 @@ def test_what_a_decoder_says_is_checked(decoders: Decoders, small_cat: Pixels, m
             return message.model_copy(update=lie) if isinstance(message, PixelsMessage) else message
 
         monkeypatch.setattr(isolation._Decoder, "_receive", lying)
+        idle = len(decoders._idle)
         with pytest.raises(PredictorError, match="make no sense"):
             decode_once(encoded, decoders)
+        assert len(decoders._idle) == max(0, idle - 1)  # it is ended
 
 
 def decode_once(encoded: bytes, decoders: Decoders) -> None:
