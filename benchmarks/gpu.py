@@ -18,12 +18,14 @@ import torch
 import torchvision
 
 from app.commands.bench.measure import bench, synthetic_photo
-from app.inference.artifact import Artifact, load_artifact
+from app.commands.bench.rate import rate_of
+from app.inference.artifact import Artifact
 from app.inference.cuda_engine import CudaEngine
-from app.inference.engine import Precision, resolve_devices
+from app.inference.devices import resolve_devices
+from app.inference.engine import Precision
 from app.inference.golden_check import grey_image, warm_up
-from app.inference.measuring import rate_of
-from app.inference.torchscript_engine import AUTOCAST_DTYPES, frozen_classify
+from app.inference.loading import load_artifact
+from app.inference.torchscript_engine import AUTOCAST_DTYPES, frozen_classify, planes
 from app.settings import ModelSettings
 from app.store.manifest import TrainingData
 from app.store.model_store import ModelStore
@@ -50,7 +52,6 @@ def main() -> None:
         torch.set_num_threads(1)  # as the service does: the streams are the threads
         artifact = load_artifact("resnet50", ModelStore(store_root))
         device = resolve_devices("cuda:0")[0]
-        # The engine first: the bare loop moves the artifact's own module to the GPU.
         engine = CudaEngine(
             artifact,
             [device],
@@ -78,10 +79,10 @@ def main() -> None:
     sys.exit(0 if served >= _MIN_SHARE * bare else 1)
 
 
-def bare_rate(artifact: Artifact, device: torch.device, precision: Precision, batch_size: int, seconds: float) -> float:
+def bare_rate(artifact: Artifact, device: str, precision: Precision, batch_size: int, seconds: float) -> float:
     """Returns the images a second of `classify` over a batch that lies on the GPU."""
-    classify, dtype = frozen_classify(artifact, device), AUTOCAST_DTYPES.get(precision)
-    batch = torch.stack([grey_image(artifact)] * batch_size).to(device)
+    classify, dtype = frozen_classify(artifact, torch.device(device)), AUTOCAST_DTYPES.get(precision)
+    batch = torch.stack([planes(grey_image(artifact))] * batch_size).to(device)
     with torch.inference_mode(), torch.autocast("cuda", dtype, enabled=dtype is not None):
         for _ in range(_WARM_UP_BATCHES):
             classify(batch)

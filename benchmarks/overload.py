@@ -2,12 +2,15 @@
 
 python -m benchmarks.overload --seconds 120
 
-1. capacity, in a closed loop: alone, and beside a generator as busy as that of step 2 whose requests go to another
-   process, which only reads and refuses them. On a machine that server and generator share, that is what is left for
-   the server before it has refused anything, and what its goodput is compared with; both figures are printed.
-2. an open loop at `--factor` times the capacity, bodies sent at once on kept connections, each request with the header
+1. capacity alone, in a closed loop.
+2. capacity beside a generator as busy as that of step 3 whose requests go to another process, which only reads and
+   refuses them. On a machine that server and generator share, that is what is left for the server before it has refused
+   anything, and what its goodput is compared with.
+3. an open loop at `--factor` times the capacity, bodies sent at once on kept connections, each request with the header
    `X-Request-Timeout-Ms`; another process asks the probes, each 20 times a second.
-3. single requests, until they are answered as fast as before.
+4. single requests, until they are answered as fast as before.
+
+Steps 2 to 4 take turns, because a shared machine is not as fast in one minute as in the next; the median counts.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import asyncio
 import io
 import multiprocessing
 import socket
+import statistics
 import sys
 import time
 from multiprocessing.connection import Connection
@@ -29,6 +33,7 @@ from app.commands.bench.http_load import Answered, closed_loop, own_server, post
 from benchmarks.support.load import ProcessTree, claim, open_loop, percentile_ms
 
 _PROBES = ("/health/live", "/health/ready")
+_TURNS = 6
 _WARM_UP_S = 1.0  # of the overload, in which the queue fills; not counted as goodput
 _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 
@@ -36,7 +41,7 @@ _REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
 def main() -> None:
     """Prints the figures; the exit status is 1 if a claim fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=8, help="how long the overload lasts")
+    parser.add_argument("--seconds", type=float, default=18, help="how long the overload lasts, all turns together")
     parser.add_argument("--capacity-seconds", type=float, default=4, help="of each measurement of the capacity")
     parser.add_argument("--factor", type=float, default=10)
     parser.add_argument("--timeout-ms", type=int, default=3000)
@@ -62,29 +67,30 @@ def _measure(url: str, processes: ProcessTree, arguments: argparse.Namespace) ->
         f"{len(image):,} bytes a request, which has {timeout_ms} ms; options after these are the server's", flush=True
     )
     before = uvloop.run(closed_loop(url, [plain], connections=1, seconds=2, strict=False))
-    alone = _capacity(url, plain, arguments.capacity_seconds)
-    listening = socket.create_server(("127.0.0.1", 0))
-    sink_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-    with _Process(_sink, listening), _Process(_generate, sink_url, limited, arguments.factor * alone, 600.0):
-        time.sleep(1)
-        beside = _capacity(url, plain, arguments.capacity_seconds)
-    print(f"capacity {alone:.0f} images/s alone, {beside:.0f} beside a generator of {arguments.factor * alone:.0f}/s")
-    time.sleep(1)
+    offered = arguments.factor * _capacity(url, plain, arguments.capacity_seconds)
+    print(f"capacity {offered / arguments.factor:.0f} images/s alone; {offered:.0f}/s are offered")
     calm_bytes = processes.resident_bytes()
-
-    receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
-    with _Process(_probe, url, arguments.seconds, sending):
-        answers, memory = uvloop.run(_overload(url, processes, limited, arguments.factor * alone, arguments.seconds))
-        recovery_s = uvloop.run(_recover(url, plain, percentile_ms(before, 95) / 1000))
-        probes: list[Answered] = receiving.recv()
-
-    started_at = min(answer.due_at for answer in answers)
-    in_window = [
-        a for a in answers if started_at + _WARM_UP_S < a.due_at + a.latency_s < started_at + arguments.seconds
-    ]
-    goodput = sum(a.status == 200 for a in in_window) / (arguments.seconds - _WARM_UP_S)
+    seconds = arguments.seconds / _TURNS
+    answers: list[Answered] = []
+    probes: list[Answered] = []
+    memory: list[int] = []
+    shares, recoveries_s = [], []
+    for _ in range(_TURNS):
+        beside = _capacity_beside(url, plain, limited, offered, arguments.capacity_seconds)
+        receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
+        with _Process(_probe, url, seconds, sending):
+            some, used = uvloop.run(_overload(url, processes, limited, offered, seconds))
+            recoveries_s.append(uvloop.run(_recover(url, plain, percentile_ms(before, 95) / 1000)))
+            probes += receiving.recv()
+        goodput = _goodput(some, seconds)
+        print(
+            f"  {beside:.0f} images/s beside a generator, goodput {goodput:.0f}/s = {goodput / beside:.0%}", flush=True
+        )
+        shares.append(goodput / beside)
+        answers += some
+        memory += used
+    share, recovery_s = statistics.median(shares), max(recoveries_s)
     by_status = {status: [a for a in answers if a.status == status] for status in sorted({a.status for a in answers})}
-    print(f"offered {len(answers) / arguments.seconds:.0f}/s for {arguments.seconds:.0f} s; goodput {goodput:.0f}/s")
     for status, some in by_status.items():
         name = status or "broken"
         figures = ", ".join(f"p{percent:g} {percentile_ms(some, percent):.1f} ms" for percent in (50, 99, 99.9))
@@ -95,10 +101,7 @@ def _measure(url: str, processes: ProcessTree, arguments: argparse.Namespace) ->
     settled = memory[len(memory) // 2 :]
     return all(
         [
-            claim(
-                f"goodput is {goodput / beside:.0%} of what is left beside the generator, >= 90 %",
-                goodput > 0.9 * beside,
-            ),
+            claim(f"goodput is {share:.0%} of what is left beside the generator, >= 90 %", share >= 0.9),
             claim(f"99 % of the admitted within {timeout_ms} ms", percentile_ms(served, 99) <= timeout_ms),
             claim("99 % of the refused within 50 ms", percentile_ms(refused, 99) <= 50),
             claim("99 % of the probes within 100 ms, all good", _all_good(probes) and percentile_ms(probes, 99) <= 100),
@@ -121,6 +124,22 @@ def _capacity(url: str, request: bytes, seconds: float) -> float:
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
+def _capacity_beside(url: str, request: bytes, other: bytes, per_second: float, seconds: float) -> float:
+    """Returns the capacity beside a generator whose requests go elsewhere."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        sink_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with _Process(_sink, listening), _Process(_generate, sink_url, other, per_second, 600.0):
+            time.sleep(1)
+            return _capacity(url, request, seconds)
+
+
+def _goodput(answers: list[Answered], seconds: float) -> float:
+    """Returns the answers with probabilities a second, once the queue is full."""
+    started_at = min(answer.due_at for answer in answers)
+    ended = [answer.due_at + answer.latency_s - started_at for answer in answers if answer.status == 200]
+    return sum(_WARM_UP_S < each < seconds for each in ended) / (seconds - _WARM_UP_S)
+
+
 async def _overload(
     url: str, processes: ProcessTree, request: bytes, per_second: float, seconds: float
 ) -> tuple[list[Answered], list[int]]:
@@ -128,7 +147,7 @@ async def _overload(
 
     async def watch() -> None:
         while True:
-            await asyncio.sleep(seconds / 8)
+            await asyncio.sleep(seconds / 3)
             memory.append(processes.resident_bytes())
 
     watching = asyncio.create_task(watch())

@@ -14,13 +14,11 @@ from app.api.problems import responses
 from app.api.schemas import (
     EngineCandidate,
     GoldenCheckDescription,
-    LayoutCandidate,
     ModelDescription,
     ModelDetails,
     ModelList,
 )
-from app.inference.measured import Candidate, GoldenCheck
-from app.inference.thread_layout import MeasuredLayout
+from app.inference.golden_check import Candidate, GoldenCheck
 from app.models.deployment import Deployment
 from app.models.served_model import ServedModel
 from app.serving.service import Service
@@ -54,7 +52,6 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
             **dict(description),
             class_names=list(artifact.class_names),
             engine_candidates=[_describe_candidate(each, deployment.model) for each in deployment.model.candidates],
-            layout_candidates=[_describe_layout(each) for each in deployment.model.layout.measured],
             manifest=artifact.manifest,
         )
 
@@ -134,9 +131,9 @@ def describe(deployment: Deployment, *, is_default: bool) -> ModelDescription:
         device=model.engine.device,
         engine=model.engine.name,
         precision=model.engine.precision,
-        streams=model.layout.layout.streams,
-        threads_per_stream=model.layout.layout.threads_per_stream,
-        lone_threads=model.layout.lone_threads,
+        streams=model.layout.streams,
+        threads_per_stream=model.layout.threads_per_stream,
+        lone_threads=model.lone_threads,
         golden_check=_describe_check(check),
         rejected_version=rejection.stored_version.label if rejection and rejection.stored_version else None,
         rejected_because=rejection.reason if rejection else None,
@@ -147,18 +144,8 @@ def _describe_candidate(candidate: Candidate, model: ServedModel) -> EngineCandi
     return EngineCandidate(
         engine=candidate.engine,
         chosen=candidate.engine == model.engine.name,
-        images_per_s=candidate.images_per_s and round(candidate.images_per_s, 1),
         golden_check=_describe_check(candidate.golden_check),
         rejected_because=candidate.rejected_because,
-    )
-
-
-def _describe_layout(measured: MeasuredLayout) -> LayoutCandidate:
-    return LayoutCandidate(
-        streams=measured.layout.streams,
-        threads_per_stream=measured.layout.threads_per_stream,
-        images_per_s=round(measured.images_per_s, 1),
-        lone_batch_ms=round(measured.lone_batch_ms, 2),
     )
 
 

@@ -87,20 +87,8 @@ class EngineCandidate(_Schema):
 
     engine: str = Field(examples=["openvino"])
     chosen: bool
-    images_per_s: float | None = Field(
-        default=None, description="Measured at load, all streams busy; null where there was no choice"
-    )
     golden_check: GoldenCheckDescription | None = None
     rejected_because: str | None = Field(default=None, description="Why it was left out")
-
-
-class LayoutCandidate(_Schema):
-    """A thread layout of the engine that was measured when the model was loaded."""
-
-    streams: int = Field(description="Batches computed at once")
-    threads_per_stream: int = Field(description="CPU threads that compute one batch")
-    images_per_s: float = Field(description="Rate with all streams busy")
-    lone_batch_ms: float = Field(description="Time of a batch of one image when nothing else is computed")
 
 
 class ModelDescription(_Schema):
@@ -134,9 +122,6 @@ class ModelDetails(ModelDescription):
 
     class_names: list[str] | None = None
     engine_candidates: list[EngineCandidate] | None = None
-    layout_candidates: list[LayoutCandidate] | None = Field(
-        default=None, description="Layouts of the chosen engine that were measured; empty where there was no choice"
-    )
     manifest: Manifest | None = None
 
 

@@ -10,9 +10,10 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, TiffImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from app.errors import CorruptImageError, EmptyBodyError, PredictorError, TooManyPixelsError, UnsupportedFormatError
@@ -30,9 +31,6 @@ from app.images.formats.webp_header import outline_webp
 from app.images.limits import DEFAULT_LIMITS, FORMATS, MAX_SIDE, ImageFormat, ImageLimits
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
-
-if TYPE_CHECKING:
-    import torch
 
 MIN_DETAIL: Final = 4
 """How many times the model's resize size a JPEG's shorter side keeps, at least, when decoded at a reduced scale.
@@ -118,11 +116,9 @@ class DecodedImage:
     scale: int = 1
     offset: tuple[float, float] = (0.0, 0.0)
 
-    def to_tensor(self) -> torch.Tensor:
-        """Returns the pixels as `uint8 (3, H, W)`."""
-        import torch  # a process that decodes for others does without
-
-        return torch.from_numpy(np.array(self.pixels)).permute(2, 0, 1).contiguous()
+    def to_array(self) -> npt.NDArray[np.uint8]:
+        """Returns the pixels, uint8 `(H, W, 3)`."""
+        return np.array(self.pixels)
 
 
 def decode(

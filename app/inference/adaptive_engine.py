@@ -1,80 +1,46 @@
-"""Engines that combine others: one computes batches in turn, one gives a batch that is alone all threads."""
+"""The engine that gives a batch all threads while it is alone."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 
-import torch
-
-from app.inference.engine import Engine, Precision, Probabilities
-from app.inference.thread_layout import LayoutChoice
+from app.inference.engine import Engine, Pixels, Precision, Probabilities
 
 
-class _Composed:
-    """Has the name, precision and device of the engine inside."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.name = engine.name
-        self.precision: Precision = engine.precision
-        self.device = engine.device
-        self.warm_up_runs = engine.warm_up_runs
-
-
-class SerialEngine(_Composed):
-    """Computes one batch at a time, while the other streams that call it decode.
-
-    Args:
-        engine: the engine inside, built for one stream of all threads.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._engine = engine
-        self._turn = threading.Lock()
-
-    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
-        """Computes probabilities; see `app.inference.engine.Engine`."""
-        with self._turn:
-            return self._engine(images)
-
-
-class AdaptiveEngine(_Composed):
+class AdaptiveEngine:
     """Gives a batch that is alone all threads, and each of several batches a stream of its own.
 
     Args:
-        busy: the engine built for several streams.
-        lone: the engine built for one stream of all threads.
+        busy: the engine built for several streams. It computes every batch until there is another one.
+        lone_threads: how many threads that other one has.
+
+    Attributes:
+        lone: the engine built for one stream of all threads; None while there is none.
+        streams_at_work: tells how many streams have an image, the calling one included. One that decodes needs a core
+            as well.
     """
 
-    def __init__(self, busy: Engine, lone: Engine) -> None:
-        super().__init__(busy)
-        self._busy, self._lone = busy, lone
+    def __init__(self, busy: Engine, lone_threads: int) -> None:
+        self.name = busy.name
+        self.precision: Precision = busy.precision
+        self.device = busy.device
+        self.warm_up_runs = busy.warm_up_runs
+        self.lone: Engine | None = None
+        self.lone_threads = lone_threads
+        self.streams_at_work: Callable[[], int] = lambda: 0
+        self._busy = busy
         self._running = 0
         self._changing = threading.Lock()
-        self.streams_at_work: Callable[[], int] = lambda: 0
-        """Tells how many streams have an image, the calling one included. One that decodes needs a core as well."""
 
-    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         with self._changing:
-            engine = self._busy if self._running or self.streams_at_work() > 1 else self._lone
+            is_alone = not self._running and self.streams_at_work() <= 1
+            engine = self.lone if self.lone and is_alone else self._busy
             self._running += 1
         try:
             return engine(images)
         finally:
             with self._changing:
                 self._running -= 1
-
-
-def composed(several: Engine, one: Engine, choice: LayoutChoice) -> Engine:
-    """Returns an engine that computes in the thread layout that was chosen.
-
-    Args:
-        several: the engine built for several single-threaded streams.
-        one: the engine built for one stream of many threads.
-        choice: the layout that was chosen.
-    """
-    if choice.layout.streams == 1:
-        return SerialEngine(one)
-    return AdaptiveEngine(several, one) if choice.is_adaptive else several

@@ -8,22 +8,23 @@ decoded there at a reduced scale, so little is left to resize, and a crop of 224
 
 from __future__ import annotations
 
-import copy
 import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from app.inference.artifact import Artifact
-from app.inference.engine import Precision, Probabilities, checked
+from app.inference.engine import Pixels, Precision, Probabilities, checked
 from app.inference.torchscript_engine import (
     AUTOCAST_DTYPES,
+    Classify,
     TorchScriptEngine,
     frozen_classify,
     halving_when_out_of_memory,
+    planes,
 )
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 # TorchScript profiles two runs and compiles in the third; a capture must find nothing left to compile or to allocate.
 _RUNS_BEFORE_CAPTURE = 3
 
-Classify = Callable[[torch.Tensor], torch.Tensor]
 Program = Callable[[torch.Tensor, torch.Tensor], None]
 """Classifies pinned images `(N, 3, S, S)` into pinned probabilities `(N, C)`, for one N. It returns when it is done."""
 
@@ -56,11 +56,11 @@ class GpuStream:
     images: torch.Tensor
     probabilities: torch.Tensor
 
-    def classify(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+    def classify(self, images: Sequence[Pixels]) -> torch.Tensor:
         """Classifies a batch with the program of the smallest size that holds it. Rows beyond the batch are ignored.
 
         Args:
-            images: the batch, each image uint8 `(3, S, S)`; no more of them than the largest captured size.
+            images: the batch, each image uint8 `(S, S, 3)`; no more of them than the largest captured size.
 
         Returns:
             the probabilities `(N, C)`, a copy.
@@ -68,7 +68,7 @@ class GpuStream:
         count = len(images)
         size = min(size for size in self.programs if size >= count)
         for row, image in zip(self.images, images, strict=False):
-            row.copy_(image)
+            row.copy_(planes(image))
         self.programs[size](self.images[:size], self.probabilities[:size])
         return self.probabilities[:count].clone()
 
@@ -78,7 +78,7 @@ class CudaEngine:
 
     Args:
         artifact: a model with `classify`.
-        devices: the GPUs. Each holds the model once.
+        devices: the GPUs, as torch names them. Each holds the model once.
         precision: the precision of the computation. One lower than float32 is autocast.
         streams: how many batches are computed at once, spread over the GPUs. Each GPU has at least one stream.
         max_batch_size: the most images that a batch will have.
@@ -90,7 +90,7 @@ class CudaEngine:
     def __init__(
         self,
         artifact: Artifact,
-        devices: Sequence[torch.device],
+        devices: Sequence[str],
         *,
         precision: Precision,
         streams: int,
@@ -98,12 +98,13 @@ class CudaEngine:
     ) -> None:
         if precision == "float32":  # not TF32, torch's default for convolutions, which is 10 bits where float32 has 23
             torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
-        self.device = ",".join(str(device) for device in devices)
+        self.device = ",".join(devices)
         self.precision: Precision = precision
         self._class_count = len(artifact.class_names)
-        models = {device: frozen_classify(copy_of_model(artifact), device) for device in dict.fromkeys(devices)}
+        gpus = [torch.device(device) for device in devices]
+        models = {gpu: frozen_classify(artifact, gpu) for gpu in dict.fromkeys(gpus)}
         self._gpu_streams = GpuStreams(
-            [self._gpu_stream(artifact, models[device], device, max_batch_size) for device in spread(devices, streams)]
+            [self._gpu_stream(artifact, models[gpu], gpu, max_batch_size) for gpu in spread(gpus, streams)]
         )
 
     def _gpu_stream(
@@ -123,16 +124,10 @@ class CudaEngine:
         }
         return GpuStream(programs, images, probabilities)
 
-    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         probabilities: Probabilities = self._gpu_streams.classify(images).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
-
-
-def copy_of_model(artifact: Artifact) -> Artifact:
-    """Returns an artifact with a module of its own, whose parameters can be moved to a device."""
-    with torch.no_grad():  # else the copy's parameters are results of a computation, and torch warns about moving them
-        return replace(artifact, module=copy.deepcopy(artifact.module))
 
 
 def spread(devices: Sequence[torch.device], streams: int) -> list[torch.device]:
@@ -152,7 +147,7 @@ class GpuStreams:
         for gpu_stream in gpu_streams:
             self._free.put(gpu_stream)
 
-    def classify(self, images: Sequence[torch.Tensor]) -> torch.Tensor:
+    def classify(self, images: Sequence[Pixels]) -> torch.Tensor:
         """Waits for a free stream and classifies a batch on it, in halves if the GPU's memory is too small for it."""
         gpu_stream = self._free.get()
         try:

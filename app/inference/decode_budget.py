@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from app.errors import DeadlineExceededError, TooMuchMemoryError
 from app.images.isolation.decoders import Decoders
@@ -115,7 +116,7 @@ class Turn:
         self._budget.take(needed, self._deadline)
         self.held_bytes += needed
 
-    def keep_for(self, pixels: torch.Tensor) -> None:
+    def keep_for(self, pixels: npt.NDArray[np.uint8]) -> None:
         """Keeps the memory of pixels until they are gone, and not until the turn ends."""
         kept = min(pixels.nbytes, self.held_bytes)
         self.held_bytes -= kept

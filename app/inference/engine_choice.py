@@ -1,7 +1,9 @@
-"""Chooses the engine that serves a model: of those that pass the golden check, the one that is fastest on this machine.
+"""Chooses the engine that serves a model: the first of those that are possible here which passes the golden check.
 
-artifact -> candidates: build -> warm up -> golden check; those that pass -> measure, taking turns -> the fastest
--> on a CPU: build it again for the other thread layout -> measure both layouts -> golden check of the one that serves
+artifact -> possible engines, the fastest first -> build -> warm up -> golden check -> serves
+-> on a CPU, in the background: build it again for a batch that is alone -> compare both -> it serves such batches too
+
+Which engine is the fastest is known beforehand: OpenVINO on a CPU. `image-predictor bench` measures it.
 """
 
 from __future__ import annotations
@@ -9,27 +11,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-import torch
+import numpy as np
 
 from app.errors import ArtifactError
 from app.images.limits import DEFAULT_LIMITS
-from app.inference.adaptive_engine import AdaptiveEngine, composed
+from app.inference.adaptive_engine import AdaptiveEngine
 from app.inference.artifact import Artifact
-from app.inference.cuda_engine import CudaEngine
 from app.inference.decode_budget import DecodeResources
-from app.inference.engine import Engine, Probabilities, UnavailableError
-from app.inference.golden_check import MAX_DEVIATIONS, check_golden, grey_image, warm_up
-from app.inference.measured import Candidate, GoldenCheck
-from app.inference.measuring import BUSY_BATCH_SIZE, MIN_GAIN, ROUND_S, lay_out, measure, rate_of
+from app.inference.devices import CPU, device_type, has_torch, how_to_get_torch
+from app.inference.engine import Engine, Pixels, Probabilities, UnavailableError
+from app.inference.golden_check import MAX_DEVIATIONS, Candidate, GoldenCheck, check_golden, grey_image, warm_up
 from app.inference.openvino_engine import OpenVINOEngine
 from app.inference.pipeline import Pipeline
-from app.inference.thread_layout import LayoutChoice, ThreadLayout, possible_layouts
-from app.inference.torchscript_engine import TorchScriptEngine
+from app.inference.prepare import prepare
+from app.inference.thread_layout import ThreadLayout, busy_layout, lone_layout
 from app.settings import ModelSettings
 
 logger = logging.getLogger(__name__)
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 Build = Callable[[ThreadLayout], Engine]
 
 _GOLDEN_CHECK_TIMEOUT_S: Final = 60
+# A network that computes an image faster on one core gains nothing from several: they would wait for each other.
+_MIN_LONE_S: Final = 0.002
+_LONE_RUNS: Final = 3
 
 
 @dataclass(frozen=True)
@@ -46,173 +49,72 @@ class EngineChoice:
     Attributes:
         engine: the engine that serves.
         pipeline: the pipeline through that engine.
-        layout: how its threads are laid out, and what was measured to choose that.
+        layout: how its threads are laid out.
         golden_check: the outcome of the engine's golden check; None for a model without golden examples.
-        candidates: the engines that were considered, the reference first.
+        candidates: the engines that were considered, in order. The last one serves.
+        improve: builds what makes the engine faster and is not needed to serve; None if there is nothing. It takes as
+            long as building the engine once more, and may be called in any thread.
     """
 
     engine: Engine
     pipeline: Pipeline
-    layout: LayoutChoice
+    layout: ThreadLayout
     golden_check: GoldenCheck | None
     candidates: tuple[Candidate, ...]
+    improve: Callable[[], None] | None
 
 
 async def choose_engine(
     artifact: Artifact,
-    devices: tuple[torch.device, ...],
+    devices: tuple[str, ...],
     settings: ModelSettings,
     *,
     decoding: DecodeResources,
     max_queue_items: int,
-    keep_layout: LayoutChoice | None = None,
 ) -> EngineChoice:
-    """Builds, proves and measures the engines that the settings allow.
+    """Builds and proves the engines that the settings allow, until one passes.
 
     Args:
         artifact: the model.
-        devices: the devices to compute on. Only GPUs may be several.
+        devices: the devices to compute on, as torch names them. Only GPUs may be several.
         settings: the settings of engine, precision, streams, threads and batching.
         decoding: what the pipeline decodes with.
         max_queue_items: the most images that may wait in the pipeline.
-        keep_layout: the layout to take without measuring; None to measure and take the best one.
 
     Raises:
-        ArtifactError: TorchScript, or the only engine that the settings allow, cannot be built or fails its golden
-            check.
+        ArtifactError: no engine that the settings allow can be built and passes its golden check.
     """
-    selection = _EngineSelection(artifact, devices, settings, decoding, max_queue_items, keep_layout)
-    try:
-        choice = await selection.choose()
-    except BaseException:
-        await selection.close()
-        raise
-    await selection.close(except_for=choice.pipeline)
-    return choice
-
-
-@dataclass(frozen=True)
-class _Proven:
-    engine: Engine
-    pipeline: Pipeline
-    golden_check: GoldenCheck | None
-
-
-class _EngineSelection:
-    """Builds, proves and compares engines; see `choose_engine`."""
-
-    def __init__(
-        self,
-        artifact: Artifact,
-        devices: tuple[torch.device, ...],
-        settings: ModelSettings,
-        decoding: DecodeResources,
-        max_queue_items: int,
-        keep_layout: LayoutChoice | None,
-    ) -> None:
-        self._artifact = artifact
-        self._keep_layout = keep_layout
-        self._settings = settings
-        self._decoding = decoding
-        self._max_queue_items = max_queue_items
-        self._layouts = possible_layouts(settings, devices[0].type, device_count=len(devices))
-        self._builders = possible_engines(artifact, devices, settings)
-        self._busy_batch = [grey_image(artifact)] * min(BUSY_BATCH_SIZE, settings.max_batch_size)
-        self._pipelines: list[Pipeline] = []
-
-    async def choose(self) -> EngineChoice:
-        """Returns the engine that serves; see `choose_engine`."""
-        first = self._layouts[0]
-        candidates: list[Candidate] = []
-        proven: dict[str, _Proven] = {}
-        for name, build in self._builders.items():
-            try:
-                proven[name] = await self._prove(await asyncio.to_thread(self._build, build, first))
-            except (UnavailableError, ArtifactError) as error:
-                if len(self._builders) == 1 or name == TorchScriptEngine.name:
-                    raise ArtifactError(_reason(error)) from error
-                logger.warning("Model %s does without %s: %s", self._artifact.name, name, _reason(error))
-                candidates.append(Candidate(name, rejected_because=_reason(error)))
-            else:
-                candidates.append(Candidate(name, proven[name].golden_check))
-        rates = await asyncio.to_thread(self._rates, proven) if len(proven) > 1 else {}
-        chosen = _fastest(rates) if rates else next(iter(proven))
-        best, layout = proven[chosen], LayoutChoice(first, first.threads_per_stream)
-        if len(self._layouts) > 1:
-            best, layout = await self._laid_out(best, self._builders[chosen], layout)
-        measured = tuple(replace(each, images_per_s=rates.get(each.engine)) for each in candidates)
-        return EngineChoice(best.engine, best.pipeline, layout, best.golden_check, measured)
-
-    async def close(self, *, except_for: Pipeline | None = None) -> None:
-        """Ends every pipeline except one, which serves."""
-        for pipeline in self._pipelines:
-            if pipeline is not except_for:
-                await asyncio.to_thread(pipeline.close)
-
-    def _build(self, build: Build, layout: ThreadLayout) -> Engine:
-        engine = build(layout)
-        warm_up(self._artifact, engine, self._settings.max_batch_size)
-        return engine
-
-    async def _prove(self, engine: Engine) -> _Proven:
-        pipeline = Pipeline(
-            self._artifact,
-            engine,
-            self._settings,
-            streams=self._layouts[0].streams,
-            decoding=self._decoding,
-            max_queue_items=self._max_queue_items,
-        )
-        self._pipelines.append(pipeline)
-        if isinstance(engine, AdaptiveEngine):
-            engine.streams_at_work = pipeline.busy_streams_counter()
-        if not self._artifact.manifest:
-            return _Proven(engine, pipeline, None)
-        deadline = time.monotonic() + _GOLDEN_CHECK_TIMEOUT_S
-
-        async def classify(encoded: bytes) -> Probabilities:
-            # Formats that are switched off for requests do not matter here.
-            classification = await pipeline.classify(encoded, deadline=deadline, limits=DEFAULT_LIMITS)
-            return classification.probabilities
-
-        check = await check_golden(self._artifact, classify, bound=MAX_DEVIATIONS[engine.precision])
-        return _Proven(engine, pipeline, check)
-
-    def _rates(self, proven: dict[str, _Proven]) -> dict[str, float]:
-        streams = min(self._layouts[0].streams, self._settings.core_count)
-        turns = [partial(rate_of, each.engine, self._busy_batch, streams, ROUND_S) for each in proven.values()]
-        return dict(zip(proven, measure(turns), strict=True))
-
-    async def _laid_out(self, first: _Proven, build: Build, layout: LayoutChoice) -> tuple[_Proven, LayoutChoice]:
-        """Returns an engine in its best layout; in the first one if it cannot be built in the second."""
-        several, one = self._layouts
+    rejected: list[Candidate] = []
+    for name, build in possible_engines(artifact, devices, settings).items():
         try:
-            if self._keep_layout and self._keep_layout.layout == several and not self._keep_layout.is_adaptive:
-                return first, self._keep_layout
-            other = await asyncio.to_thread(self._build, build, one)
-            if self._keep_layout:
-                return await self._prove(composed(first.engine, other, self._keep_layout)), self._keep_layout
-            engine, measured = await asyncio.to_thread(lay_out, first.engine, other, (several, one), self._busy_batch)
-            return (first if engine is first.engine else await self._prove(engine)), measured
+            choice = await _proven(artifact, build, devices, settings, decoding, max_queue_items)
         except (UnavailableError, ArtifactError) as error:
-            logger.warning("Model %s keeps its first layout: %s", self._artifact.name, _reason(error))
-            return first, layout
+            reason = error.detail if isinstance(error, ArtifactError) else str(error)
+            rejected.append(Candidate(name, rejected_because=reason))
+        else:
+            for each in rejected:
+                logger.warning("Model %s does without %s: %s", artifact.name, each.engine, each.rejected_because)
+            return replace(choice, candidates=(*rejected, *choice.candidates))
+    reasons = [f"{each.engine}: {each.rejected_because}" for each in rejected]
+    raise ArtifactError(" ".join(reasons) if len(rejected) > 1 else rejected[0].rejected_because or "")
 
 
-def possible_engines(
-    artifact: Artifact, devices: tuple[torch.device, ...], settings: ModelSettings
-) -> dict[str, Build]:
-    """Returns the functions that build the engines which the settings allow, by the engine's name, the reference first.
+def possible_engines(artifact: Artifact, devices: tuple[str, ...], settings: ModelSettings) -> dict[str, Build]:
+    """Returns the functions that build the engines which the settings allow, by the engine's name, the fastest first.
 
     Args:
         artifact: the model.
         devices: the devices to compute on.
         settings: the settings of engine, precision and batching.
     """
-    device, precision = devices[0], settings.precision
+    precision = settings.precision
 
     def torchscript(layout: ThreadLayout) -> Engine:
-        if device.type == "cuda" and artifact.is_split:
+        if not has_torch():
+            raise UnavailableError(f"TorchScript needs torch, which is not installed: {how_to_get_torch()}.")
+        if device_type(devices[0]) == "cuda" and artifact.is_split:
+            from app.inference.cuda_engine import CudaEngine
+
             return CudaEngine(
                 artifact,
                 devices,
@@ -220,11 +122,13 @@ def possible_engines(
                 streams=layout.streams,
                 max_batch_size=settings.max_batch_size,
             )
-        return TorchScriptEngine(artifact, device, precision=precision, threads=layout.threads_per_stream)
+        from app.inference.torchscript_engine import TorchScriptEngine
+
+        return TorchScriptEngine(artifact, devices[0], precision=precision, threads=layout.threads_per_stream)
 
     def openvino(layout: ThreadLayout) -> Engine:
-        if device.type != "cpu":
-            raise UnavailableError(f"--engine openvino computes on the CPU, not on {device}.")
+        if devices != CPU:
+            raise UnavailableError(f"--engine openvino computes on the CPU, not on {devices[0]}.")
         if artifact.onnx_twin is None:
             raise UnavailableError("The model has no verified model.onnx, which OpenVINO needs: use --engine auto.")
         return OpenVINOEngine(
@@ -235,21 +139,88 @@ def possible_engines(
             threads=layout.threads_per_stream,
         )
 
-    possible: dict[str, Build] = {}
-    auto = settings.engine == "auto"
-    with_openvino = device.type == "cpu" and artifact.onnx_twin is not None
-    if settings.engine == TorchScriptEngine.name or (auto and not (with_openvino and precision == "float16")):
-        possible[TorchScriptEngine.name] = torchscript
-    if settings.engine == OpenVINOEngine.name or (auto and with_openvino):
-        possible[OpenVINOEngine.name] = openvino
-    return possible
+    builders: dict[str, Build] = {"openvino": openvino, "torchscript": torchscript}
+    if settings.engine != "auto":
+        return {settings.engine: builders[settings.engine]}
+    return builders if devices == CPU and artifact.onnx_twin else {"torchscript": torchscript}
 
 
-def _reason(error: Exception) -> str:
-    return error.detail if isinstance(error, ArtifactError) else str(error)
+def _warm(build: Build, layout: ThreadLayout, artifact: Artifact, settings: ModelSettings) -> Engine:
+    engine = build(layout)
+    warm_up(artifact, engine, settings.max_batch_size)
+    return engine
 
 
-def _fastest(rates: dict[str, float]) -> str:
-    best = max(rates, key=lambda name: rates[name])
-    reference = rates.get(TorchScriptEngine.name, 0.0)
-    return best if rates[best] > MIN_GAIN * reference else TorchScriptEngine.name
+async def _proven(
+    artifact: Artifact,
+    build: Build,
+    devices: tuple[str, ...],
+    settings: ModelSettings,
+    decoding: DecodeResources,
+    max_queue_items: int,
+) -> EngineChoice:
+    """Returns an engine that has passed the golden check.
+
+    Raises:
+        UnavailableError: the engine cannot be used here.
+        ArtifactError: the engine fails, or does not compute what the artifact promises.
+    """
+    layout, other = busy_layout(settings, devices), lone_layout(settings, devices)
+    engine = await asyncio.to_thread(_warm, build, layout, artifact, settings)
+    adaptive = AdaptiveEngine(engine, other.threads_per_stream) if other else None
+    pipeline = Pipeline(
+        artifact,
+        adaptive or engine,
+        settings,
+        streams=layout.streams,
+        decoding=decoding,
+        max_queue_items=max_queue_items,
+    )
+    improve = None
+    if adaptive and other:
+        adaptive.streams_at_work = pipeline.busy_streams_counter()
+        improve = partial(_add_lone, artifact, adaptive, partial(_warm, build, other, artifact, settings))
+    try:
+        check = await _check(artifact, engine, pipeline)
+    except BaseException:
+        await asyncio.to_thread(pipeline.close)
+        raise
+    return EngineChoice(adaptive or engine, pipeline, layout, check, (Candidate(engine.name, check),), improve)
+
+
+async def _check(artifact: Artifact, engine: Engine, pipeline: Pipeline) -> GoldenCheck | None:
+    """Returns the outcome of the golden check; None if there are no golden examples."""
+    if not artifact.golden:
+        return None
+    deadline = time.monotonic() + _GOLDEN_CHECK_TIMEOUT_S
+
+    async def classify(encoded: bytes) -> Probabilities:
+        # Formats that are switched off for requests do not matter here.
+        classification = await pipeline.classify(encoded, deadline=deadline, limits=DEFAULT_LIMITS)
+        return classification.probabilities
+
+    return await check_golden(artifact, classify, bound=MAX_DEVIATIONS[engine.precision])
+
+
+def _add_lone(artifact: Artifact, engine: AdaptiveEngine, build: Callable[[], Engine]) -> None:
+    """Gives an engine a second one for batches that are alone, if that gains something and computes the same."""
+    grey = grey_image(artifact)
+    if min(_seconds(engine, [grey]) for _ in range(_LONE_RUNS)) < _MIN_LONE_S:
+        return
+    images = [prepare(example.image, artifact, engine.precision, DEFAULT_LIMITS).pixels for example in artifact.golden]
+    try:
+        lone = build()
+        for image in images or [grey]:
+            deviation = float(np.abs(lone([image]) - engine([image])).max())
+            if deviation > MAX_DEVIATIONS[engine.precision]:
+                raise ArtifactError(f"one that is alone would deviate by {deviation:.2g}.")
+    except (UnavailableError, ArtifactError) as error:
+        logger.warning("Model %s computes all batches alike: %s", artifact.name, error)
+        return
+    engine.lone = lone
+
+
+def _seconds(engine: Engine, batch: Sequence[Pixels]) -> float:
+    started_at = time.perf_counter()
+    engine(batch)
+    return time.perf_counter() - started_at

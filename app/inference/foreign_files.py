@@ -14,6 +14,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Final
 
+from app.errors import ArtifactError
+
 _HEAD_BYTES: Final = 512
 _MAX_PICKLE_BYTES: Final = 4_000_000  # a pickle without its tensors; a large network's takes some 100 kB
 _MAX_OPCODES: Final = 200_000
@@ -37,6 +39,21 @@ _SIGNATURES: Final = (
     (b"\x1f\x8b", "compressed by gzip: unpack it first"),
     (b"<", "a web page or XML, perhaps an answer that was saved in place of the file"),
 )
+
+
+def not_torchscript(path: Path, error: Exception) -> ArtifactError:
+    """Returns the error that says why a file cannot be loaded as TorchScript: what it is, or else what was raised.
+
+    Args:
+        path: the file.
+        error: what was raised.
+    """
+    try:
+        foreign = describe_foreign(path)
+    except OSError as unreadable:
+        return ArtifactError(f"{path} cannot be read: {unreadable.strerror}.")
+    reason = f"it is {foreign}." if foreign else (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ArtifactError(f"{path} cannot be loaded as TorchScript: {reason}")
 
 
 def describe_foreign(path: Path) -> str | None:

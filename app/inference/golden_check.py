@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 
 from app.errors import ArtifactError
 from app.inference.artifact import Artifact
-from app.inference.engine import Engine, Precision, Probabilities
-from app.inference.measured import GoldenCheck
+from app.inference.engine import Engine, Pixels, Precision, Probabilities
 
 MAX_GOLDEN_DEVIATION: Final = 1e-3
 """The largest |dp| that the golden check allows in float32; docs/artifact.md."""
@@ -27,8 +26,38 @@ MAX_DEVIATIONS: Final[dict[Precision, float]] = {"float32": MAX_GOLDEN_DEVIATION
 _ANOTHER_SIZE: Final = (333, 251)
 
 
-def grey_image(artifact: Artifact) -> torch.Tensor:
-    """Returns a plain grey image as the model's engine takes it, uint8 `(3, S, S)` in channels-last memory."""
+@dataclass(frozen=True)
+class GoldenCheck:
+    """The outcome of a golden check that was passed.
+
+    Attributes:
+        example_count: how many golden images were compared.
+        max_abs_deviation: the largest |p_served - p_reference| of all probabilities.
+        bound: the largest deviation that was allowed.
+    """
+
+    example_count: int
+    max_abs_deviation: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An engine that was considered for a model.
+
+    Attributes:
+        engine: the engine's name.
+        golden_check: the outcome of its golden check; None if it failed, or the model has no golden examples.
+        rejected_because: why the engine was left out; None if it was not.
+    """
+
+    engine: str
+    golden_check: GoldenCheck | None = None
+    rejected_because: str | None = None
+
+
+def grey_image(artifact: Artifact) -> Pixels:
+    """Returns a plain grey image as the model's engine takes it, uint8 `(S, S, 3)`."""
     side = artifact.image_size or 224
     return _grey(side, side)
 
@@ -47,7 +76,9 @@ def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
         ArtifactError: the model fails, or its output is not probabilities.
     """
     grey = grey_image(artifact)
-    batches = [[grey] * batch_size for batch_size in sorted({1, 2, max_batch_size})]
+    # On a CPU a large batch only takes longer; on a GPU it may be too large.
+    sizes = {1, 2} if engine.device == "cpu" else {1, 2, max_batch_size}
+    batches = [[grey] * batch_size for batch_size in sorted(sizes)]
     if not artifact.is_split:
         batches.insert(1, [_grey(*_ANOTHER_SIZE)])
     for batch in batches:
@@ -60,18 +91,18 @@ def warm_up(artifact: Artifact, engine: Engine, max_batch_size: int) -> None:
         _check_probabilities(probabilities)
 
 
-def _grey(width: int, height: int) -> torch.Tensor:
-    return torch.full((height, width, 3), 128, dtype=torch.uint8).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
+def _grey(width: int, height: int) -> Pixels:
+    return np.full((height, width, 3), 128, dtype=np.uint8)
 
 
-def _described(batch: list[torch.Tensor], square: torch.Tensor) -> str:
+def _described(batch: list[Pixels], square: Pixels) -> str:
     """Names a batch of grey images that a model fails on."""
-    _, height, width = batch[0].shape
+    height, width, _ = batch[0].shape
     if len(batch) > 1:
         return f"a batch of {len(batch)} plain grey images of {width} x {height}, though not on one alone"
     if batch[0] is square:
         return f"a plain grey image of {width} x {height}"
-    side = square.shape[-1]
+    side = square.shape[0]
     return (
         f"a plain grey image of {width} x {height}, though not on one of {side} x {side}; its forward must take images "
         "of any size and resize them itself"

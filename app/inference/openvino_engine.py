@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from app.inference.engine import Precision, Probabilities, UnavailableError, checked
+from app.inference.engine import Pixels, Precision, Probabilities, UnavailableError, checked
 
 if TYPE_CHECKING:
     import openvino
@@ -68,12 +67,12 @@ class OpenVINOEngine:
             raise UnavailableError(f"OpenVINO cannot use {onnx_twin}: {reason}") from error
         self._requests = threading.local()
 
-    def __call__(self, images: Sequence[torch.Tensor]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         request = getattr(self._requests, "request", None)
         if request is None:  # one for each stream: a request computes one batch at a time
             request = self._requests.request = self._compiled.create_infer_request()
-        batch = np.stack([image.permute(1, 2, 0).numpy() for image in images])  # (N, S, S, 3), as its parts lie
+        batch = np.stack(images)  # (N, S, S, 3)
         request.infer({0: batch}, share_inputs=True, share_outputs=True)
         probabilities: Probabilities = request.get_output_tensor().data.astype(np.float32)  # a copy: it is used again
         return checked(probabilities, image_count=len(images), class_count=self._class_count)

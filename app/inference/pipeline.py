@@ -21,7 +21,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from app.errors import DeadlineExceededError
 from app.images.colour import Adjustment
@@ -163,9 +162,9 @@ class Pipeline:
             decode_started_at=prepared.started_at,
         )
 
-    async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Probabilities:
+    async def compute(self, pixels: npt.NDArray[np.uint8], *, deadline: float) -> Probabilities:
         """Computes the probabilities of pixels as the engine takes them; see `classify` for the errors."""
-        height, width = pixels.shape[1:]
+        height, width = pixels.shape[:2]
         image = PreparedImage(pixels, "BMP", width, height, (), started_at=0.0, decode_s=0.0, resize_s=0.0)
         return (await self._batcher.submit(image, deadline=deadline)).result.probabilities
 

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from app.errors import PredictorError
 from app.images.colour import Adjustment
@@ -19,11 +20,11 @@ from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import Decoders
 from app.images.isolation.messages import Request
 from app.images.limits import ImageFormat, ImageLimits
-from app.images.resize import as_planes, crop_by_torch, resize_and_crop
+from app.images.resize import resize_and_crop
 from app.inference.artifact import Artifact
 from app.inference.engine import Precision
 
-_TENSOR_BYTES: Final = 6  # of a pixel: its three bands, and a copy of them
+_ARRAY_BYTES: Final = 6  # of a pixel: its three bands, and a copy of them
 # What takes more work than this is decoded by another process, which can be ended.
 _MUCH_PIXELS: Final = 16_000_000
 _MUCH_BYTES: Final = 16_000_000
@@ -33,7 +34,7 @@ class PreparedImage(NamedTuple):
     """An image as an engine takes it, and what is known about it. The pixels at full size are not kept.
 
     Attributes:
-        pixels: uint8 `(3, S, S)`, or `(3, H, W)` for a model that resizes by itself.
+        pixels: uint8 `(S, S, 3)`, or `(H, W, 3)` for a model that resizes by itself.
         format: the format that the content was recognised as.
         width: the width of the upright image in pixels, before resizing.
         height: the height of the upright image in pixels, before resizing.
@@ -43,7 +44,7 @@ class PreparedImage(NamedTuple):
         resize_s: seconds that resizing and cropping took; 0 for a model that resizes by itself.
     """
 
-    pixels: torch.Tensor
+    pixels: npt.NDArray[np.uint8]
     format: ImageFormat
     width: int
     height: int
@@ -95,7 +96,7 @@ def prepare(
     started_at = time.monotonic()
     image = decode(encoded, limits=limits, min_shorter_side=_least_side(sizes), reserve=reserve_little)
     if sizes is None:
-        pixels = image.to_tensor()
+        pixels = image.to_array()
         decoded_at = resized_at = time.monotonic()
     else:
         decoded_at = time.monotonic()
@@ -153,13 +154,7 @@ def _prepared_by(
         cpu_s=isolation.MAX_CPU_S,
     )
     with decoders.decoded(encoded, request, reserve) as (decoded, facts):
-        resized_at = time.monotonic()
-        if facts.layout == "rgbx":
-            assert sizes is not None
-            pixels = crop_by_torch(facts, torch.from_numpy(decoded), *sizes)
-        else:
-            pixels = as_planes(decoded.copy()) if sizes else as_planes(decoded).contiguous()
-        resize_s = facts.resize_s + (time.monotonic() - resized_at if sizes else 0.0)
+        pixels = decoded.copy()
     return PreparedImage(
         pixels,
         facts.format,
@@ -167,8 +162,8 @@ def _prepared_by(
         facts.height,
         facts.adjustments,
         started_at=started_at,
-        decode_s=time.monotonic() - started_at - resize_s,
-        resize_s=resize_s,
+        decode_s=time.monotonic() - started_at - facts.resize_s,
+        resize_s=facts.resize_s,
     )
 
 
@@ -183,4 +178,4 @@ def _least_side(sizes: tuple[int, int] | None) -> int | None:
 
 
 def _memory_of(cost: Cost, sizes: tuple[int, int] | None) -> int:
-    return cost.memory_bytes + (0 if sizes else _TENSOR_BYTES * cost.pixels)
+    return cost.memory_bytes + (0 if sizes else _ARRAY_BYTES * cost.pixels)

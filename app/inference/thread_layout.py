@@ -1,9 +1,7 @@
-"""Thread layouts of a CPU engine: several streams of one thread, one stream of many threads, or both in turn.
-
-engine -> built for (cores + 1) x 1 and 1 x cores -> each measured, busy and alone -> the one that serves
+"""Says how the threads of an engine are laid out. It follows from the device and the settings, not from a measurement.
 
 Several streams of one thread lose least to decoding and to other processes, but a batch that is alone gets one core
-only. Where all cores together compute such a batch faster, `AdaptiveEngine` gives them to it.
+only. `AdaptiveEngine` gives it all of them, unless the network is so small that this would gain nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from app.inference.devices import device_type
 from app.settings import ModelSettings
 
 SPARE_STREAMS: Final = 1
@@ -37,53 +36,29 @@ class ThreadLayout:
         return f"{self.streams} x {self.threads_per_stream} threads"
 
 
-@dataclass(frozen=True)
-class MeasuredLayout:
-    """How fast the chosen engine was measured to be in one layout.
-
-    Attributes:
-        layout: the layout that was measured.
-        images_per_s: images a second with all streams busy.
-        lone_batch_ms: milliseconds that a batch of one image takes when nothing else is computed.
-    """
-
-    layout: ThreadLayout
-    images_per_s: float
-    lone_batch_ms: float
-
-
-@dataclass(frozen=True)
-class LayoutChoice:
-    """The layout that serves.
-
-    Attributes:
-        layout: the layout that computes several batches at once.
-        lone_threads: how many threads compute a batch when nothing else is computed.
-        measured: the layouts that were measured; empty where there was no choice.
-    """
-
-    layout: ThreadLayout
-    lone_threads: int
-    measured: tuple[MeasuredLayout, ...] = ()
-
-    @property
-    def is_adaptive(self) -> bool:
-        """Whether a batch that is alone is computed by more threads than others."""
-        return self.lone_threads != self.layout.threads_per_stream
-
-
-def possible_layouts(settings: ModelSettings, device_type: str, *, device_count: int = 1) -> tuple[ThreadLayout, ...]:
-    """Returns the layouts that the settings allow. The first one is the one in which engines are compared.
+def busy_layout(settings: ModelSettings, devices: tuple[str, ...]) -> ThreadLayout:
+    """Returns the layout in which several batches are computed at once.
 
     Args:
         settings: the settings of streams, threads and cores.
-        device_type: the type of the devices as torch names it, such as `cpu`.
-        device_count: how many devices there are.
+        devices: the devices to compute on.
     """
     streams, threads, cores = settings.streams, settings.threads_per_stream, settings.core_count
-    if device_type != "cpu":
+    if device_type(devices[0]) != "cpu":
         # While one stream computes, the other copies.
-        return (ThreadLayout(streams or 2 * device_count, threads or 1),)
+        return ThreadLayout(streams or 2 * len(devices), threads or 1)
     if streams or threads:
-        return (ThreadLayout(streams or max(1, cores // threads), threads or max(1, cores // streams)),)
-    return (ThreadLayout(cores + SPARE_STREAMS, 1), ThreadLayout(1, cores)) if cores > 1 else (ThreadLayout(1, 1),)
+        return ThreadLayout(streams or max(1, cores // threads), threads or max(1, cores // streams))
+    return ThreadLayout(cores + SPARE_STREAMS if cores > 1 else 1, 1)
+
+
+def lone_layout(settings: ModelSettings, devices: tuple[str, ...]) -> ThreadLayout | None:
+    """Returns the layout in which a batch is computed that is alone; None if it is the same as in a busy service.
+
+    Args:
+        settings: the settings of streams, threads and cores.
+        devices: the devices to compute on.
+    """
+    is_set = settings.streams or settings.threads_per_stream
+    cores = settings.core_count
+    return ThreadLayout(1, cores) if device_type(devices[0]) == "cpu" and not is_set and cores > 1 else None

@@ -23,9 +23,9 @@ def announce(model: ServedModel, metrics: Metrics, *, seconds: float) -> None:
     artifact, engine, check = model.artifact, model.engine, model.golden_check
     verdict = f"golden check passed, |dp| <= {check.max_abs_deviation:.1g}" if check else "UNVERIFIED: no manifest"
     logger.info(
-        "Model %s/%s is ready after %.1f s: %d classes, %s in %s on %s (%s), %s",
+        "Model %s/%s is ready after %.1f s: %d classes, %s in %s on %s, %s, %s",
         artifact.name, artifact.version, seconds, len(artifact.class_names), engine.name, engine.precision,
-        engine.device, _compared(model), verdict,
+        engine.device, model.layout, verdict,
     )  # fmt: skip
     metrics.model_loads.labels("ready").inc()
     info_of(model, metrics).set(1)
@@ -42,19 +42,3 @@ def info_of(model: ServedModel, metrics: Metrics) -> Gauge:
     return metrics.model_info.labels(
         artifact.name, artifact.version, engine.name, engine.precision, str(engine.device), str(bool(check)).lower()
     )
-
-
-def _compared(model: ServedModel) -> str:
-    """Returns, for the log, how threads are laid out, and what was measured if there was a choice."""
-    rates = [f"{each.engine} {each.images_per_s:.0f}" for each in model.candidates if each.images_per_s]
-    layouts = [
-        f"{each.layout.streams} x {each.layout.threads_per_stream} {each.images_per_s:.0f}, "
-        f"alone {each.lone_batch_ms:.1f} ms"
-        for each in model.layout.measured
-    ]
-    threads = (
-        f"streams x threads {model.layout.layout.streams} x {model.layout.layout.threads_per_stream}, "
-        f"alone 1 x {model.layout.lone_threads}"
-    )
-    measured = (f"images/s: {', '.join(rates)}" if rates else "", f"layouts: {'; '.join(layouts)}" if layouts else "")
-    return "; ".join(part for part in (threads, *measured) if part)

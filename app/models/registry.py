@@ -16,8 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from app.errors import ArtifactError, MemoryBudgetError, NotReadyError, PredictorError, UnknownModelError
 from app.inference.artifact import verify
 from app.models.announcement import announce, info_of
@@ -135,7 +133,6 @@ class Registry:
 
     async def load_all(self) -> None:
         """Loads every model, one after the other. Failures are kept in the deployments, and logged."""
-        torch.set_num_threads(1)  # for the threads that are no streams, such as those that decode
         for deployment in list(self.deployments):
             await self.refresh(deployment)
 
@@ -237,7 +234,7 @@ class Registry:
             if deployment.is_removed:
                 return None
             await self._make_room(deployment, stored_version)
-            model = await self._loader.load(files, deployment.disk, limit_s=limit_s, previous=deployment.model)
+            model = await self._loader.load(files, deployment.disk, limit_s=limit_s)
             await asyncio.to_thread(return_freed_memory)  # what loading itself needed
             old, deployment.model, deployment.stored_version = deployment.model, model, stored_version
             if old:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from app.inference.adaptive_engine import AdaptiveEngine
 from app.inference.artifact import Artifact
 from app.inference.engine import Engine
-from app.inference.measured import Candidate, GoldenCheck
+from app.inference.golden_check import Candidate, GoldenCheck
 from app.inference.pipeline import Pipeline
-from app.inference.thread_layout import LayoutChoice
+from app.inference.thread_layout import ThreadLayout
 
 
 class Usage:
@@ -46,8 +47,8 @@ class ServedModel:
         artifact: the model's files in memory, and what is known about them.
         engine: the engine that computes the model.
         pipeline: the way of an image through the model.
-        layout: how the engine's threads are laid out, and what was measured to choose that.
-        candidates: the engines that were considered.
+        layout: how the engine's threads are laid out.
+        candidates: the engines that were considered, in order. The last one serves.
         golden_check: the outcome of the golden check; None for a plain TorchScript file, which has no golden examples
             and is shown as `unverified`.
         usage: the count of the requests inside. A request holds it from taking the model until the answer is made.
@@ -56,10 +57,17 @@ class ServedModel:
     artifact: Artifact
     engine: Engine
     pipeline: Pipeline
-    layout: LayoutChoice
+    layout: ThreadLayout
     candidates: tuple[Candidate, ...]
     golden_check: GoldenCheck | None
     usage: Usage = field(default_factory=Usage, repr=False)
+
+    @property
+    def lone_threads(self) -> int:
+        """How many threads compute a batch when nothing else is computed."""
+        if isinstance(self.engine, AdaptiveEngine) and self.engine.lone:
+            return self.engine.lone_threads
+        return self.layout.threads_per_stream
 
     async def retire(self) -> None:
         """Closes the model once the requests inside have their answers."""

@@ -39,6 +39,7 @@ from app.telemetry.metric_files import forget_worker
 logger = logging.getLogger("app.workers")
 
 _POLL_S: Final = 0.1
+_MOMENT_S: Final = 0.05
 # After a worker that died before it was ready, the next one starts 1, 2, 4 ... seconds later.
 _FIRST_DELAY_S: Final = 1.0
 _MAX_DELAY_S: Final = 30.0
@@ -206,7 +207,9 @@ class Supervisor:
         process, status = seat.process, self._board.status_of(seat.index)
         seat.process = None
         forget_worker(self._folder / METRICS_FOLDER, seat.index)
-        if status.retiring and process.exitcode == 0:
+        if process.exitcode == -signal.SIGTERM and not self._signals:
+            time.sleep(_MOMENT_S)  # sent to the whole group, it may reach this process a moment later
+        if (status.retiring and process.exitcode == 0) or self._signals:
             logger.info("Worker %d (process %d) has ended.", seat.index, process.pid)
         else:
             seat.failed_starts = 0 if seat.was_ready else seat.failed_starts + 1

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections import Counter as Tally
 from collections.abc import Callable
 from typing import Final
-
-import torch
 
 from app.errors import PredictorError
 from app.models.registry import Registry
@@ -82,7 +81,8 @@ class GaugeSampler:
         """Sets what the system and the GPU know of this process; may block. A failure is only logged."""
         try:
             self._process.sample()
-            self._gpu.sample(torch.cuda)
+            if torch := sys.modules.get("torch"):  # otherwise nothing here uses a GPU
+                self._gpu.sample(torch.cuda)
             restore_files()
         except Exception as error:
             logger.debug("The process could not be looked at: %s", error)

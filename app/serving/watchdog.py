@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-import torch
-
 from app.errors import PredictorError
+from app.inference.engine import OutOfDeviceMemoryError
 from app.inference.golden_check import grey_image
 from app.models.served_model import ServedModel
 
@@ -93,7 +92,7 @@ class Watchdog:
         try:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):
                 await model.pipeline.compute(grey_image(model.artifact), deadline=deadline)
-        except (PredictorError, TimeoutError, torch.OutOfMemoryError) as error:  # no time or no room is no verdict
+        except (PredictorError, TimeoutError, OutOfDeviceMemoryError) as error:  # no time or no room is no verdict
             logger.warning("Model %s could not be tried: %s", model.artifact.name, error or "no answer yet.")
             return None
         except Exception as error:

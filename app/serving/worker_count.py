@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import ArtifactError, PredictorError
-from app.inference.engine import resolve_devices
+from app.inference.devices import CPU, resolve_devices
 from app.settings import Settings
 from app.store.model_store import ModelStore
 from app.store.references import is_file_reference
@@ -88,4 +88,4 @@ def _exit_unless_cpu(device: str) -> None:
         devices = resolve_devices(device)
     except ArtifactError:
         sys.exit(1)
-    sys.exit(any(each.type != "cpu" for each in devices))
+    sys.exit(devices != CPU)

@@ -44,7 +44,8 @@ class ModelSettings(StoreSettings):
     )
     engine: Literal["auto", "torchscript", "openvino"] = Field(
         default="auto",
-        description="Library that computes the probabilities. auto takes the fastest that passes the golden check",
+        description="Library that computes the probabilities. auto takes OpenVINO on a CPU, if the model has a twin "
+        "that passes the golden check, else TorchScript; `image-predictor bench` compares them",
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32",
@@ -55,15 +56,15 @@ class ModelSettings(StoreSettings):
         default=0,
         ge=0,
         le=256,
-        description="Number of batches that are computed at the same time. 0: on a CPU the service measures the best "
-        "number; on a GPU it takes 2 for each GPU",
+        description="Number of batches that are computed at the same time. 0: on a CPU one for each core and one to "
+        "spare; on a GPU 2 for each GPU",
     )
     threads_per_stream: int = Field(
         default=0,
         ge=0,
         le=256,
-        description="CPU threads that compute one batch. 0: the service measures the best number, or divides the cores "
-        "among the streams if --streams is set",
+        description="CPU threads that compute one batch. 0: one, and all for a batch that is alone if that is faster; "
+        "the cores divided among the streams if --streams is set",
     )
     decode_threads: int = Field(
         default=0,

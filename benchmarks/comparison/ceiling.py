@@ -20,10 +20,11 @@ from pathlib import Path
 
 import torch
 
+from app.commands.bench.rate import rate_of
 from app.images.limits import DEFAULT_LIMITS
-from app.inference.artifact import Artifact, load_artifact
+from app.inference.artifact import Artifact
 from app.inference.engine import Engine, Precision
-from app.inference.measuring import rate_of
+from app.inference.loading import load_artifact
 from app.inference.openvino_engine import OpenVINOEngine
 from app.inference.prepare import prepare
 from app.inference.thread_layout import SPARE_STREAMS
@@ -119,7 +120,7 @@ def _candidates(artifact: Artifact, precision: Precision) -> list[_Candidate]:
         )
         candidates.append(_Candidate(openvino, streams, threads))
     # TorchScript is slower (benchmarks/NOTES.md). Only the layout that suits it best is tried.
-    torchscript = TorchScriptEngine(artifact, torch.device("cpu"), precision=precision)
+    torchscript = TorchScriptEngine(artifact, precision=precision)
     return [*candidates, _Candidate(torchscript, cores, 1)]
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from torchvision import transforms
 
 from tests.support.colours import StartApp, colour_image
+from training.data.pixel_store import as_planes
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +96,7 @@ def test_served_probabilities_are_the_modules_own(start_app: StartApp, standalon
 
     image = colour_image("red", width=75, height=51)
     module = torch.jit.load(str(standalone))  # type: ignore[no-untyped-call]
-    expected = module(decode(image).to_tensor().unsqueeze(0))[0].tolist()
+    expected = module(as_planes(decode(image).to_array()).unsqueeze(0))[0].tolist()
     predictions = start_app(model=str(standalone)).post("/predict", content=image).json()["predictions"]
 
     assert {p["class_id"]: p["probability"] for p in predictions} == pytest.approx(dict(enumerate(expected)), abs=1e-6)

@@ -22,6 +22,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.support.fidelity import MAX_DEVIATION, Serve, deviation
 from tests.support.images import EXIF_ORIENTATIONS, PHOTO_NAMES, Pixels, encode, exif, lay_down
+from training.data.pixel_store import as_planes
 
 pytestmark = pytest.mark.slow
 
@@ -125,13 +126,14 @@ def test_resize_without_antialias_fails_the_same_test(
 ) -> None:
     """The negative control: the commonest mistake of image services is found, whichever the photo (but the coffee)."""
 
-    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool) -> torch.Tensor:
-        pixels = image.to_tensor().unsqueeze(0).float()  # (1, 3, H, W)
+    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool) -> Pixels:
+        pixels = as_planes(image.to_array()).unsqueeze(0).float()  # (1, 3, H, W)
         scale = resize_size / min(pixels.shape[-2:])
         size = [round(side * scale) for side in pixels.shape[-2:]]
         small = torch.nn.functional.interpolate(pixels, size=size, mode="bilinear", antialias=False)
         top, left = (size[0] - image_size) // 2, (size[1] - image_size) // 2
-        return small[0, :, top : top + image_size, left : left + image_size].round().to(torch.uint8)
+        crop = small[0, :, top : top + image_size, left : left + image_size].round().to(torch.uint8)
+        return crop.permute(1, 2, 0).numpy()
 
     monkeypatch.setattr("app.inference.prepare.resize_and_crop", without_antialias)
     encoded = {name: encode(resized(photo, 1024, 768), "JPEG", quality=92) for name, photo in photos.items()}

@@ -12,7 +12,7 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from app.inference.engine import resolve_devices
+from app.inference.devices import resolve_devices
 from app.main import create_app
 from app.settings import Settings
 from app.store.manifest import TrainingData

@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch.utils.data import DataLoader, Dataset
 
@@ -84,10 +86,15 @@ class PixelStore(Dataset[Batch]):
 
     def _decode(self, position: int) -> torch.Tensor:
         image = self.source.image(self.indices[position], min_shorter_side=MIN_DETAIL * self.resize_size)
-        rgb = resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size)  # (3, R, R)
+        rgb = as_planes(resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size))  # (3, R, R)
         if self.channels == 3:
             return rgb
         return grey(rgb).round().to(torch.uint8)  # (1, R, R)
+
+
+def as_planes(pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+    """Returns the pixels of an image, uint8 `(H, W, 3)`, as `(3, H, W)`."""
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
 def epoch_order(

@@ -20,6 +20,7 @@ from app.store.model_store import ModelStore
 from app.store.references import split_reference
 from training.data.class_folders import LeftOut, cannot_list, count_loose, files_below
 from training.data.names import class_name, composed, printable
+from training.data.pixel_store import as_planes
 from training.data.split_folders import subfolders
 from training.errors import DataError
 from training.evaluation.metrics import Metrics, measure
@@ -82,7 +83,8 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
             except (ImageError, OSError) as error:
                 unreadable.append((path, str(error)))
                 continue
-            images.append(resize_and_crop(image, resize_size=resize_size, image_size=image_size))  # (3, S, S)
+            crop = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+            images.append(as_planes(crop))  # (3, S, S)
             labels.append(label)
         if images:
             probabilities.append(scripted.classify(torch.stack(images)))

@@ -29,6 +29,7 @@ from app.store.manifest import (
     TrainingData,
 )
 from app.store.publishing import publish
+from training.data.pixel_store import as_planes
 from training.errors import ExportError
 from training.export.onnx_twin import missing_onnx_packages, verify_onnx, write_onnx
 from training.export.predictor import Predictor
@@ -123,7 +124,7 @@ def script(predictor: Predictor) -> torch.jit.ScriptModule:
 
 
 def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
-    pixels = decode(encoded).to_tensor()  # (3, H, W)
+    pixels = as_planes(decode(encoded).to_array())  # (3, H, W)
     probabilities = predictor(pixels.unsqueeze(0))[0]  # (C,)
     if len(probabilities) != len(predictor.class_names):
         raise ExportError(
@@ -138,7 +139,7 @@ def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
 
 def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
     """Returns the golden images as `classify` takes them, `(N, 3, S, S)`."""
-    pixels = [decode(example.image).to_tensor().unsqueeze(0) for example in golden.examples]
+    pixels = [as_planes(decode(example.image).to_array()).unsqueeze(0) for example in golden.examples]
     return torch.cat([predictor.resize_and_crop(image) for image in pixels])
 
 
@@ -146,7 +147,7 @@ def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples)
     """Returns the largest deviation from the golden probabilities, and refuses one above `MAX_SCRIPTED_DEVIATION`."""
     deviations = []
     for example in golden.examples:
-        probabilities = scripted(decode(example.image).to_tensor().unsqueeze(0))[0]
+        probabilities = scripted(as_planes(decode(example.image).to_array()).unsqueeze(0))[0]
         deviations.append((probabilities - torch.tensor(example.probabilities)).abs().max())
     deviation = float(torch.stack(deviations).max())
     if not deviation <= MAX_SCRIPTED_DEVIATION:  # NaN is not

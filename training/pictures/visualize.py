@@ -15,7 +15,7 @@ from app.errors import ImageError
 from app.images.decode import decode
 from training.config.settings import TrainConfig
 from training.data.augment import TrainingTransform
-from training.data.pixel_store import PixelStore
+from training.data.pixel_store import PixelStore, as_planes
 from training.data.prepared import prepare_data
 from training.data.statistics import Statistics
 from training.errors import DataError
@@ -41,7 +41,7 @@ def read_image(path: Path, predictor: Predictor) -> torch.Tensor:
         DataError: the file cannot be read, or is no image.
     """
     try:
-        pixels = decode(path.read_bytes()).to_tensor()
+        pixels = as_planes(decode(path.read_bytes()).to_array())
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     except ImageError as error:

@@ -21,17 +21,18 @@ from PIL import Image
 from rich.console import Console
 
 from app.commands.bench.http_load import closed_loop, own_server, per_second, post
+from app.commands.bench.rate import rate_of
 from app.commands.bench.report import EngineRate, Findings, Loop, conclusions, table
 from app.commands.find_images import UnreadableFileError, find_images
 from app.errors import ArtifactError, ImageError
 from app.images.decode import decode
 from app.inference.artifact import Artifact
-from app.inference.engine import UnavailableError, resolve_devices
+from app.inference.devices import resolve_devices
+from app.inference.engine import UnavailableError
 from app.inference.engine_choice import possible_engines
 from app.inference.golden_check import grey_image, warm_up
-from app.inference.measuring import rate_of
 from app.inference.prepare import prepare
-from app.inference.thread_layout import ThreadLayout, possible_layouts
+from app.inference.thread_layout import ThreadLayout, busy_layout, lone_layout
 from app.models.registry import Registry
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
@@ -89,7 +90,7 @@ def _read(path: Path, settings: ModelSettings) -> bytes:
 async def _measure(
     registry: Registry, settings: ModelSettings, images: Sequence[bytes], seconds: float, say: Callable[[str], None]
 ) -> tuple[Findings, str]:
-    say(f"Loading {registry.deployments[0].reference}: its engines are compared and checked")
+    say(f"Loading {registry.deployments[0].reference}: its engine is built and checked")
     await registry.load_all()
     model = registry.get()
     artifact = model.artifact
@@ -105,8 +106,7 @@ async def _measure(
     await asyncio.to_thread(model.pipeline.close)  # so that it takes no cores from the server
     say("Starting the service in a process of its own")
     http = []
-    # The engine has been chosen: choosing it again would take as long as all that is measured here.
-    with own_server(dict(settings) | {"engine": model.engine.name}) as server:
+    with own_server(dict(settings)) as server:
         await asyncio.to_thread(server.wait_until_ready)
         requests = [post(image) for image in images]
         await closed_loop(server.url, requests, connections=at_once[-1], seconds=seconds / 4)  # warms up
@@ -142,9 +142,11 @@ def _engine_rates(
 ) -> Iterator[EngineRate]:
     """Measures every engine in the first layout, and the chosen one also in the others and in a lower precision."""
     artifact, devices = model.artifact, resolve_devices(settings.device)
-    first, *others = possible_layouts(settings, devices[0].type, device_count=len(devices))
+    first, other = busy_layout(settings, devices), lone_layout(settings, devices)
     chosen = {"engine": model.engine.name}
-    turns: list[tuple[ThreadLayout, dict[str, str]]] = [(first, {}), *((layout, chosen) for layout in others)]
+    turns: list[tuple[ThreadLayout, dict[str, str]]] = [(first, {})]
+    if other:
+        turns.append((other, chosen))
     if settings.precision == "float32":
         turns.append((first, chosen | {"precision": "bfloat16"}))
     grey = grey_image(artifact)

@@ -1,6 +1,6 @@
 """A decoder: a process that decodes one image after the other until the service closes its connection.
 
-Request -> decode, after a Grant -> crop by Pillow, or pixels for torch -> the shared memory -> Pixels
+Request -> decode, after a Grant -> resize and crop, or all pixels -> the shared memory -> Pixels
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from app.errors import PredictorError, TooMuchMemoryError
-from app.images.crop import crop_by_pillow, in_one_piece, is_for_torch
-from app.images.decode import Cost, DecodedImage, decode
+from app.images.decode import Cost, decode
 from app.images.isolation.confinement import address_bytes, confine, limit_memory, limit_time
 from app.images.isolation.messages import (
     MAX_MESSAGE_BYTES,
     Failure,
     Grant,
-    Layout,
     Need,
     Pixels,
     Request,
@@ -31,6 +29,7 @@ from app.images.isolation.messages import (
     to_bytes,
 )
 from app.images.limits import ImageLimits
+from app.images.resize import resize_and_crop
 
 _BAND_ROWS = 256
 
@@ -78,24 +77,19 @@ class Decoder:
         file = bytes(memoryview(self._mapped())[: request.file_bytes])
         image = decode(file, limits=limits, min_shorter_side=request.min_shorter_side, reserve=self._ask)
         decoded_at = time.monotonic()
-        layout, pixels = _laid_out(image, request)
-        if layout == "rgb":
-            rows, columns = image.pixels.height, image.pixels.width
-            target = self._target(request, (rows, columns, 3))
-            for top in range(0, rows, _BAND_ROWS):
-                bottom = min(top + _BAND_ROWS, rows)
-                target[top:bottom] = np.asarray(image.pixels.crop((0, top, columns, bottom)))
+        if request.sizes:
+            resize_size, image_size = request.sizes
+            crop = resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=request.exact)
+            np.copyto(self._target(request, crop.shape), crop)
         else:
-            rows, columns = pixels.shape[:2]
-            np.copyto(self._target(request, pixels.shape), pixels)
+            target = self._target(request, (image.height, image.width, 3))
+            for top in range(0, image.height, _BAND_ROWS):
+                bottom = min(top + _BAND_ROWS, image.height)
+                target[top:bottom] = np.asarray(image.pixels.crop((0, top, image.width, bottom)))
         return Pixels(
-            layout=layout,
-            rows=rows,
-            columns=columns,
             format=image.format,
             width=image.width,
             height=image.height,
-            scale=image.scale,
             adjustments=image.adjustments,
             decode_s=decoded_at - started_at,
             resize_s=time.monotonic() - decoded_at,
@@ -121,16 +115,6 @@ class Decoder:
         return np.ndarray(shape, np.uint8, self._mapped(), offset=pixels_at(request.file_bytes))
 
 
-def _laid_out(image: DecodedImage, request: Request) -> tuple[Layout, npt.NDArray[np.uint8]]:
-    """Returns the name of a layout, and the pixels in it; no pixels for all of an image that is not cropped."""
-    if request.sizes is None:
-        return "rgb", np.empty(0, np.uint8)
-    buffer = in_one_piece(image.pixels) if is_for_torch(image, exact=request.exact) else None
-    if buffer is None:
-        return "crop", crop_by_pillow(image, *request.sizes)
-    return "rgbx", np.asarray(buffer).reshape(image.pixels.height, image.pixels.width, 4)
-
-
 def warm_up() -> None:
     """Decodes small images, so that everything that is imported late is there before files cannot be opened."""
     from PIL import Image, ImageCms, features
@@ -143,5 +127,5 @@ def warm_up() -> None:
         file = io.BytesIO()
         sample.save(file, name, icc_profile=profile, **options)
         decoded = decode(file.getvalue())
-        crop_by_pillow(decoded, 32, 24)
-        np.asarray(in_one_piece(decoded.pixels))
+        for exact in (True, False):
+            resize_and_crop(decoded, resize_size=32, image_size=24, exact=exact)

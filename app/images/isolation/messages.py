@@ -15,9 +15,6 @@ from app.images.limits import MAX_SIDE, ImageFormat
 MAX_MESSAGE_BYTES: Final = 65_536
 
 
-Layout = Literal["crop", "rgbx", "rgb"]
-
-
 class _Message(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -25,7 +22,7 @@ class _Message(BaseModel):
 class Request(_Message):
     """Asks for an image to be decoded, whose file lies at the beginning of the shared memory.
 
-    With sizes, it is resized and cropped too, where that needs no torch. It may take so many seconds of the CPU.
+    With sizes, it is resized and cropped too. It may take so many seconds of the CPU.
     """
 
     kind: Literal["request"] = "request"
@@ -58,13 +55,9 @@ class Pixels(_Message):
     """Tells that the pixels lie in the shared memory, behind the file."""
 
     kind: Literal["pixels"] = "pixels"
-    layout: Layout
-    rows: int = Field(ge=1, le=MAX_SIDE)
-    columns: int = Field(ge=1, le=MAX_SIDE)
     format: ImageFormat
     width: int = Field(ge=1, le=MAX_SIDE)
     height: int = Field(ge=1, le=MAX_SIDE)
-    scale: int = Field(ge=1, le=8)
     adjustments: tuple[Adjustment, ...] = Field(max_length=20)
     decode_s: float = Field(ge=0)
     resize_s: float = Field(ge=0)

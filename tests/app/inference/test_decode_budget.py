@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
-import torch
 
 from app.errors import DeadlineExceededError, TooMuchMemoryError
 from app.inference.decode_budget import DecodeBudget
@@ -71,7 +71,7 @@ def test_pixels_that_wait_for_a_stream_count_until_they_are_gone() -> None:
     budget = DecodeBudget(1_000)
     with budget.turn(soon()) as turn:
         turn.reserve(900)
-        pixels = torch.zeros(3, 10, 10, dtype=torch.uint8)
+        pixels = np.zeros((10, 10, 3), dtype=np.uint8)
         turn.keep_for(pixels)
     assert budget.used_bytes == 300
     del pixels

@@ -10,7 +10,6 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -19,8 +18,6 @@ from starlette.testclient import TestClient
 from torch import nn
 
 from app.errors import OverloadedError, UnknownModelError
-from app.inference.artifact import Artifact
-from app.inference.engine_choice import EngineChoice, choose_engine
 from app.main import create_app
 from app.models.registry import Registry
 from app.models.store_watcher import StoreWatcher
@@ -205,23 +202,6 @@ def test_deleting_the_version_that_serves_brings_back_the_one_before(watching: T
     (store_root / "colours" / "2").rename(store_root.parent / "deleted")
 
     until(lambda: answer(watching)[0] == "1")
-
-
-def test_new_version_takes_the_engine_of_the_one_before_instead_of_measuring_under_load(
-    watching: TestClient, store_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked_for: list[str] = []
-
-    async def choose(artifact: Artifact, device: Any, settings: Settings, **rest: Any) -> EngineChoice:
-        asked_for.append(settings.engine)
-        return await choose_engine(artifact, device, settings, **rest)
-
-    monkeypatch.setattr("app.models.loader.choose_engine", choose)
-    publish(store_root, version=2)
-    until(lambda: answer(watching)[0] == "2")
-
-    assert asked_for == ["torchscript"]
-    assert watching.app.state.service.settings.engine == "auto"  # type: ignore[attr-defined]
 
 
 def test_pin_rolls_back_and_stays_over_a_restart(watching: TestClient, start_app: StartApp, store_root: Path) -> None:

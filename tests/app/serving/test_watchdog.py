@@ -9,10 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from app.inference.batcher import Batcher
+from app.inference.engine import Pixels
 from app.serving.service import Service
 from tests.support.colours import StartApp
 
@@ -27,7 +28,7 @@ class FakePipeline:
     """
 
     def __init__(self, run: Any) -> None:
-        self.batcher: Batcher[torch.Tensor, torch.Tensor, Any] = Batcher(
+        self.batcher: Batcher[Pixels, Pixels, Any] = Batcher(
             lambda pixels: pixels, run, streams=1, max_batch_size=4, max_queue_items=8
         )
 
@@ -39,7 +40,7 @@ class FakePipeline:
     def failures_in_a_row(self) -> int:
         return self.batcher.failures_in_a_row
 
-    async def compute(self, pixels: torch.Tensor, *, deadline: float) -> Any:
+    async def compute(self, pixels: Pixels, *, deadline: float) -> Any:
         return (await self.batcher.submit(pixels, deadline=deadline)).result
 
     def close(self) -> None:
@@ -54,7 +55,7 @@ def replace_pipeline(service: Service, pipeline: FakePipeline) -> None:
 
 
 async def submit(pipeline: FakePipeline, count: int) -> None:
-    work = [pipeline.compute(torch.zeros(1), deadline=time.monotonic() + 30) for _ in range(count)]
+    work = [pipeline.compute(np.zeros((1, 1, 3), dtype=np.uint8), deadline=time.monotonic() + 30) for _ in range(count)]
     await asyncio.gather(*work, return_exceptions=True)
 
 
@@ -63,7 +64,7 @@ def test_engine_that_fails_on_everything_makes_the_service_unready_until_it_work
     service: Service = client.app.state.service  # type: ignore[attr-defined]
     broken = True
 
-    def run(images: Sequence[torch.Tensor]) -> list[Any]:
+    def run(images: Sequence[Pixels]) -> list[Any]:
         if broken:
             raise RuntimeError("CUDA error: device lost")
         return PROBABILITIES * len(images)
@@ -87,8 +88,8 @@ def test_images_that_fail_do_not_make_the_service_unready_while_others_come_thro
     client = start_app()
     service: Service = client.app.state.service  # type: ignore[attr-defined]
 
-    def run(images: Sequence[torch.Tensor]) -> list[Any]:
-        if any(image.numel() == 1 for image in images):
+    def run(images: Sequence[Pixels]) -> list[Any]:
+        if any(image.size == 3 for image in images):
             raise RuntimeError("too small")
         return PROBABILITIES * len(images)
 
@@ -110,7 +111,7 @@ def test_batch_that_never_ends_makes_the_service_unready_and_calls_for_a_restart
     service: Service = client.app.state.service  # type: ignore[attr-defined]
     started, go_on = threading.Event(), threading.Event()
 
-    def run(images: Sequence[torch.Tensor]) -> list[Any]:
+    def run(images: Sequence[Pixels]) -> list[Any]:
         started.set()
         go_on.wait()
         return PROBABILITIES * len(images)

@@ -14,10 +14,12 @@ import torch
 
 from app.__main__ import main
 from app.errors import ArtifactError
-from app.inference.artifact import load_artifact
+from app.inference.artifact import Artifact
+from app.inference.loading import load_artifact
 from app.store.manifest import MANIFEST_FILE, MODEL_FILE, SIGNATURE_FILE
 from app.store.model_store import ModelStore
 from app.store.publishing import hash_file
+from app.store.regular_files import open_regular
 from app.store.signatures import SignatureError, TrustedKeys
 from app.store.signing import new_signing_key, read_private_key, sign_version
 from tests.support.colours import StartApp, colour_image, export_colours
@@ -39,21 +41,20 @@ def signer(tmp_path: Path) -> Signer:
     return Signer(tmp_path, "publisher")
 
 
-def _load(store_root: Path, trusted: Path, reference: str = "colours") -> torch.jit.ScriptModule:
-    return load_artifact(reference, ModelStore(store_root, TrustedKeys.configured(trusted))).module
+def _load(store_root: Path, trusted: Path, reference: str = "colours") -> Artifact:
+    return load_artifact(reference, ModelStore(store_root, TrustedKeys.configured(trusted)))
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The files that torch has been asked to load."""
+    """The files of a model that have been opened to be loaded."""
     paths: list[str] = []
-    load = torch.jit.load
 
-    def remember(path: str, **options: object) -> object:
-        paths.append(path)
-        return load(path, **options)  # type: ignore[no-untyped-call]
+    def remember(path: Path) -> object:
+        paths.append(str(path))
+        return open_regular(path)
 
-    monkeypatch.setattr("torch.jit.load", remember)
+    monkeypatch.setattr("app.inference.loading.open_regular", remember)
     return paths
 
 
@@ -142,7 +143,7 @@ def test_file_of_its_own_is_not_loaded(store_root: Path, signer: Signer, opened:
 def test_model_changed_after_it_was_verified_is_not_what_is_loaded(
     store_root: Path, signer: Signer, opened: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Torch reads a copy that the neighbour in the store cannot reach; it goes when the model goes."""
+    """What is loaded is a copy that the neighbour in the store cannot reach; it goes when the model goes."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     signer.sign(store_root / "colours" / "1")
     artifact = load_artifact("colours", ModelStore(store_root, TrustedKeys.configured(signer.public)))

@@ -14,6 +14,7 @@ from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, MODEL_FILE, ONNX_FILE
 from app.store.model_store import ModelStore, verify_files
 from tests.support.images import Pixels, encode
 from tests.support.predictors import CLASS_NAMES, RGB, Convolutional, predictor
+from training.data.pixel_store import as_planes
 from training.errors import ExportError
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
@@ -94,7 +95,7 @@ def test_the_golden_examples_are_the_eager_models_answers(tmp_path: Path, golden
     golden = GoldenExamples.model_validate_json(extra_files[GOLDEN_FILE])
     assert [example.image for example in golden.examples] == golden_images
     for example in golden.examples:
-        expected = module(decode(example.image).to_tensor().unsqueeze(0))[0]
+        expected = module(as_planes(decode(example.image).to_array()).unsqueeze(0))[0]
         assert torch.equal(torch.tensor(example.probabilities), expected)
 
 

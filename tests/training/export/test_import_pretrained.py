@@ -16,6 +16,7 @@ from app.images.decode import decode
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.model_store import ModelStore, verify_files
 from tests.support.images import Pixels, encode
+from training.data.pixel_store import as_planes
 from training.export.import_pretrained import GOLDEN_FOLDER
 from training.networks.efficientnet_lite0 import WeightsMismatchError, efficientnet_lite0, load_by_name, to_timm_name
 
@@ -40,7 +41,7 @@ def default_model(imagenet_store: Path) -> Any:
 def test_the_default_model_knows_what_it_sees(
     default_model: Any, photos: dict[str, Pixels], name: str, class_names: set[str]
 ) -> None:
-    x = decode(encode(photos[name], "JPEG", quality=90)).to_tensor().unsqueeze(0)
+    x = as_planes(decode(encode(photos[name], "JPEG", quality=90)).to_array()).unsqueeze(0)
     probabilities = default_model(x)[0]
     assert default_model.class_names[int(probabilities.argmax())] in class_names
     assert float(probabilities.max()) > 0.2

@@ -93,7 +93,7 @@ def test_every_step_is_measured_and_told_while_it_is(colours_store: Path, capsys
     assert "3 images (40 x 30)" in printed
     assert "The limit is" in printed
     doing = told.splitlines()
-    assert doing[0] == "Loading colours: its engines are compared and checked"
+    assert doing[0] == "Loading colours: its engine is built and checked"
     assert "Measuring torchscript in float32, 1 x 1 threads, batch 8" in doing
     assert doing[-1] == "Measuring the service over HTTP, 4 at once"
 
