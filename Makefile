@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test quick lint audit format docs release bench clean
+.PHONY: help serve train train-digits mlflow test test-slim quick lint audit format docs wheels release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -37,6 +37,13 @@ mlflow: $(VENV)/.training ## Look at the runs that training has tracked, on http
 test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test (COVERAGE=1: a share of lines run that may not fall)
 	@$(BIN)/python -m pytest -n auto --dist worksteal $(if $(COVERAGE),--cov)
 
+SLIM_TESTS := tests/end_to_end/test_installed.py tests/end_to_end/test_fidelity.py tests/app/api tests/app/server tests/app/serving tests/app/test_main.py
+test-slim: $(VENV)/.development $(DEFAULT_MODEL) ## Test the service from outside as its wheel installs it, without torch
+	@$(BIN)/python packaging/build.py
+	@rm -rf .slim && $(BIN)/python -m venv .slim
+	@.slim/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/image_predictor-*.whl)[heic]" dist/image_predictor_imagenet-*.whl
+	@SERVICE_PYTHON=$(CURDIR)/.slim/bin/python $(BIN)/python -m pytest -q -n auto --dist worksteal $(SLIM_TESTS)
+
 quick: lint ## Check the style and the types, and run the tests that are not slow
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
@@ -55,6 +62,9 @@ format: $(VENV)/.development ## Put the code into the usual form
 
 docs: $(VENV)/.serving ## Write docs/settings.md from app/settings/
 	@$(BIN)/python -m docs.generate_settings
+
+wheels: $(VENV)/.development $(DEFAULT_MODEL) ## Build the wheels of the service and of the default model, and upload nothing
+	@$(BIN)/python packaging/build.py
 
 release: $(VENV)/.development ## Cut VERSION=x.y.z: changelog, version, commit, tag and wheel; upload nothing
 	@$(BIN)/python .ci/release '$(VERSION)'
@@ -75,7 +85,7 @@ $(BIN)/python:
 # What serving needs, and nothing of what only training needs.
 $(VENV)/.serving: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing the service (once; torch alone takes a minute or two)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[heic]' || { \
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[heic,signing,torch]' || { \
 	  echo "Installing failed: the lines above say why. Is there a connection to PyPI, and space on the disk?"; exit 1; }
 	@touch $@
 

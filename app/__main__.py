@@ -1,21 +1,13 @@
-"""The command line, `image-predictor COMMAND` or `python -m app COMMAND`: parses the options and runs the command."""
+"""The command line, `image-predictor COMMAND` or `python -m app COMMAND`: hands over to the command.
+
+of the service -> app.command_line; of training -> `python -m training`, which needs more packages
+"""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Literal, NoReturn
-
-from pydantic import Field
-from pydantic_settings import BaseSettings, CliImplicitFlag, CliPositionalArg, SettingsError
-
-from app.commands.keys import NewKey, NewSigningKey, Sign
-from app.commands.models import Models, Pin, Prune, Unpin
-from app.commands.options import completion_script, nearest, run_command
-from app.errors import PredictorError
-from app.settings import ModelSettings, Settings
-from app.system.environment import tell_ignored_variables
-from app.telemetry.logs import configure_logging
+from importlib.util import find_spec
+from typing import Final, NoReturn
 
 _USAGE = """\
 usage: image-predictor COMMAND [options]
@@ -33,105 +25,59 @@ commands:
   new-key          make an API key
   completion       print what makes a shell complete commands and options
 
+training:
+  train            train a network on your photos, test it and publish it
+  tune             search for good settings of the training
+  evaluate         test a published model on labelled photos
+  report           write the report of a run again
+  visualize        draw what a network sees
+  find-lr          find a learning rate
+  export           publish the model of a run
+  import-pretrained  publish a model with pretrained weights
+
 `image-predictor COMMAND --help` shows the options of a command and the environment variables that set them.
 `image-predictor --version` shows the version.
 """
-
-
-class Serve(Settings):
-    """Serve models over HTTP. A client sends an image to /predict and gets class probabilities."""
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        from app.server.first_process import hear_sigterm
-
-        hear_sigterm()
-        from app.server.supervisor import serve
-
-        configure_logging(self.log_level, self.log_format)
-        tell_ignored_variables()
-        sys.exit(serve(self))
-
-
-class Predict(ModelSettings, cli_shortcuts={"json-lines": "json"}):
-    """Classify image files and all images in folders, without a server."""
-
-    paths: CliPositionalArg[list[Path]] = Field(min_length=1, description="Image files, and folders of them")
-    top_k: int = Field(default=3, ge=1, description="Number of classes to show for each image")
-    json_lines: CliImplicitFlag[bool] = Field(
-        default=False, description="Print one line of JSON for each file instead of a table"
-    )
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        from app.commands.predict import predict_files
-
-        configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
-        sys.exit(0 if predict_files(self, self.paths, top_k=self.top_k, as_json=self.json_lines) else 1)
-
-
-class Bench(ModelSettings):
-    """Measure how fast a model is on this machine, from decoding to HTTP, and say what limits it."""
-
-    paths: CliPositionalArg[list[Path]] = Field(
-        default=[],
-        description="Image files, and folders of them. The default: the model's golden images, or a made-up photo",
-    )
-    seconds: float = Field(default=1.0, gt=0, le=600, description="Duration of each measurement, in seconds")
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        from app.commands.bench.measure import bench
-
-        configure_logging("critical")  # what goes wrong is printed once, as the command's own answer
-        bench(self, self.paths, seconds=self.seconds)
-
-
-class Completion(BaseSettings):
-    """Print the script that makes a shell complete commands and options."""
-
-    shell: CliPositionalArg[Literal["bash", "zsh", "fish", "tcsh"]] = Field(description="Shell to write it for")
-
-    def cli_cmd(self) -> None:
-        """Runs the command."""
-        print(completion_script(_COMMANDS, self.shell))
-
-
-_COMMANDS: dict[str, type[BaseSettings]] = {
-    "serve": Serve,
-    "predict": Predict,
-    "bench": Bench,
-    "models": Models,
-    "pin": Pin,
-    "unpin": Unpin,
-    "prune": Prune,
-    "new-key": NewKey,
-    "sign": Sign,
-    "new-signing-key": NewSigningKey,
-    "completion": Completion,
-}
+_SERVICE: Final = (
+    "serve", "predict", "bench", "models", "pin", "unpin", "prune", "new-key", "sign", "new-signing-key", "completion",
+)  # fmt: skip
+_TRAINING: Final = (
+    "train", "tune", "evaluate", "report", "visualize", "find-lr", "export", "import-pretrained",
+)  # fmt: skip
+_EXTRAS: Final = {"cryptography": "signing", "torch": "torch"}
 
 
 def main() -> None:
     """Runs the command line."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in {"-h", "--help"}:
+    name, *arguments = sys.argv[1:] or ["--help"]
+    if name in {"-h", "--help"}:
         print(_USAGE)
-        sys.exit(0 if arguments else 2)
-    if arguments[0] == "--version":
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    if name == "--version":
         from importlib.metadata import version
 
         print(f"image-predictor {version('image-predictor')}")
         sys.exit(0)
-    command = _COMMANDS.get(arguments[0])
-    if command is None:
-        _fail(
-            f"There is no command {arguments[0]}.{nearest(arguments[0], _COMMANDS)} There are: {', '.join(_COMMANDS)}."
-        )
+    if name not in (known := (*_SERVICE, *_TRAINING)):
+        from difflib import get_close_matches
+
+        nearest = "".join(f" Did you mean {similar}?" for similar in get_close_matches(name, known, n=1))
+        _fail(f"There is no command {name}.{nearest} There are: {', '.join(known)}.")
     try:
-        run_command(arguments[0], command, arguments[1:])
-    except (SettingsError, PredictorError) as error:
-        _fail(str(error))
+        if name in _SERVICE:
+            from app.command_line import run
+
+            run(name, arguments)
+        else:
+            import runpy
+
+            runpy.run_module("training", run_name="__main__", alter_sys=True)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if find_spec(package):  # it is installed, and something else is wrong
+            raise
+        extra = _EXTRAS.get(package, "training") if name in _SERVICE else "training"
+        _fail(f"{name} needs {package}, which is not installed: pip install 'image-predictor[{extra}]'.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from app.__main__ import _COMMANDS
+from app.command_line import COMMANDS
 from app.settings import Settings
 
 _HEAD = """\
@@ -65,7 +65,7 @@ def _section(group: type[BaseSettings]) -> Iterator[str]:
     if not names:
         return
     title, *paragraphs = inspect.cleandoc(group.__doc__ or "").split("\n\n")
-    commands = ", ".join(f"`{name}`" for name, command in _COMMANDS.items() if issubclass(command, group))
+    commands = ", ".join(f"`{name}`" for name, command in COMMANDS.items() if issubclass(command, group))
     yield f"## {title.removesuffix('.')}\n"
     for paragraph in [*paragraphs, f"Commands: {commands}."]:
         yield f"{paragraph}\n"
@@ -77,7 +77,7 @@ def _section(group: type[BaseSettings]) -> Iterator[str]:
 
 
 def _row(name: str, field: FieldInfo) -> str:
-    default = "" if field.default in ("", None) else f"`{field.default}`"
+    default = "" if field.default in ("", None) or field.default_factory else f"`{field.default}`"
     unit = next((unit for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
     option, variable = f"--{name.replace('_', '-')}", f"PREDICTOR_{name.upper()}"
     return f"| `{option}` | `{variable}` | {default} | {unit} | {field.description} |"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing.process
 import os
 import signal
@@ -18,6 +19,7 @@ import torch
 
 from app.system.cores import usable_cores
 from tests.support.images import PHOTO_NAMES, Pixels
+from tests.support.live import SERVICE_PYTHON
 from tests.support.once import once_a_run
 
 # The same examples every time, and no clock: shared machines are slow now and then.
@@ -41,12 +43,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and _SLOW_FIXTURES.intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
+        if SERVICE_PYTHON and isinstance(item, pytest.Function) and _reaches_inside(item):
+            item.add_marker(pytest.mark.skip(reason="reaches into the process of the service"))
+
+
+def _reaches_inside(item: pytest.Function) -> bool:
+    is_marked = item.get_closest_marker("in_process") is not None
+    return is_marked or bool({"monkeypatch", "caplog"} & inspect.signature(item.function).parameters.keys())
 
 
 @pytest.fixture(autouse=True)
 def _only_slow_tests_start_processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Holds what `make quick` promises: a test that starts a process is marked as slow."""
-    if request.node.get_closest_marker("slow"):
+    if SERVICE_PYTHON or request.node.get_closest_marker("slow"):
         return
 
     def refuse(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""The command line of training: `python -m training COMMAND`."""
+"""The command line of training: `image-predictor COMMAND`, or `python -m training COMMAND`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubComm
 
 from app.errors import ArtifactError, ImageError, UnknownModelError
 from app.store.manifest import MODEL_NAME_PATTERN
+from app.store.places import default_store
 from training.commands.analysis import Evaluate, Export, Report
 from training.commands.visualize import Visualize
 from training.config.file import explain, load_config, nearest
@@ -130,7 +131,7 @@ class ImportPretrained(BaseModel):
 
     architecture: CliPositionalArg[str] = Field(description="The architecture: efficientnet-lite0")
     name: str = Field(default="imagenet", description="The name of the model in the store")
-    store: Path = Field(default=Path("model_store"), description="The model store")
+    store: Path = Field(default_factory=default_store, description="The model store")
 
     def cli_cmd(self) -> None:
         """Runs the command."""
@@ -150,7 +151,7 @@ class Training(BaseSettings):
     """Train, evaluate and publish image classifiers."""
 
     model_config = SettingsConfigDict(
-        cli_prog_name="python -m training", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
+        cli_prog_name="image-predictor", cli_kebab_case=True, cli_implicit_flags=True, cli_hide_none_type=True
     )
 
     train: CliSubCommand[Train]

@@ -102,6 +102,8 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def _add_setting(self, *names: str, **options: Any) -> argparse.Action:
+        # What a default is made by is no matter for its reader; the description says what it is.
+        options["help"] = re.sub(r" \(default factory: \w+\)", "", options.get("help", ""))
         owner = self._classes.get(options.get("dest", ""), self._command)
         if owner is self._command:
             return self.add_argument(*names, **options)

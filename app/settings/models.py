@@ -11,6 +11,7 @@ from pydantic_settings import CliImplicitFlag
 
 from app.images.limits import FORMATS, ImageLimits
 from app.settings.lists import split_commas
+from app.store.places import default_store
 from app.store.references import check_names, references
 from app.system.cores import usable_cores
 from app.system.environment import EnvironmentSettings
@@ -22,7 +23,11 @@ _DECODE_SHARE: Final = 4  # the rest is for models, bodies and libraries
 class StoreSettings(EnvironmentSettings):
     """Model store."""
 
-    model_store: Path = Field(default=Path("model_store"), description="Folder of the published models")
+    model_store: Path = Field(
+        default_factory=default_store,
+        description="Folder of the published models. By default ./model_store if there is one, else a folder of the "
+        "user. Models of installed packages are found besides",
+    )
 
 
 class ModelSettings(StoreSettings):

@@ -1,5 +1,7 @@
 """The model store, a folder `<root>/<name>/<version>/`: lists, resolves, pins, verifies and prunes versions.
 
+A model that the store does not have may come from an installed package, which has it in a folder of the same form.
+
 reference -> split_reference -> resolve: the folder of that version, or of the current one -> verify_files: each sha256
 name -> prune: the highest versions that verify are kept -> the versions below them are deleted
 
@@ -16,6 +18,7 @@ from typing import Final
 
 from app.errors import ArtifactError, UnknownModelError
 from app.store.manifest import MANIFEST_FILE, MODEL_NAME_PATTERN, Manifest, version_number
+from app.store.places import DEFAULT_MODEL, DEFAULT_MODEL_PACKAGE, packaged_stores
 from app.store.publishing import TEMPORARY_PREFIX, hash_file, locked, published_versions, write_atomically
 from app.store.regular_files import read_small
 from app.store.signatures import TrustedKeys
@@ -41,7 +44,7 @@ class Pruned:
 
 
 class ModelStore:
-    """A folder of published models.
+    """A folder of published models, and the models of installed packages that it does not have itself.
 
     Args:
         root: the folder of the store. It need not exist yet.
@@ -54,13 +57,19 @@ class ModelStore:
 
     def names(self) -> list[str]:
         """Returns the names that have at least one published version, sorted."""
-        if not self.root.is_dir():
-            return []
-        return sorted(folder.name for folder in self.root.iterdir() if self._holds_versions(folder.name))
+        roots = [root for root in (self.root, *packaged_stores()) if root.is_dir()]
+        return sorted(name for name in {each.name for root in roots for each in root.iterdir()} if self._holds(name))
 
     def versions(self, name: str) -> list[int]:
         """Returns the published versions of a model, ascending. The list is empty if there are none."""
-        return published_versions(self.root / name) if _NAME.fullmatch(name) else []
+        return published_versions(self.folder(name)) if _NAME.fullmatch(name) else []
+
+    def folder(self, name: str) -> Path:
+        """Returns the folder with a model's versions: that of the store, unless only a package has the model."""
+        own = self.root / name
+        if own.is_dir():
+            return own
+        return next((found for root in packaged_stores() if (found := root / name).is_dir()), own)
 
     def pinned(self, name: str) -> int | None:
         """Returns the version that a model is pinned to, or None if it is not pinned.
@@ -88,7 +97,8 @@ class ModelStore:
             UnknownModelError: there is no such model or version.
         """
         self.resolve(name, version)
-        folder = self.root / name
+        if (folder := self.folder(name)) != self.root / name:
+            raise ArtifactError(f"Model {name!r} comes from a package in {folder.parent}, and cannot be pinned.")
         with locked(folder):
             write_atomically(folder / PIN_FILE, f"{version}\n".encode())
 
@@ -132,14 +142,15 @@ class ModelStore:
         versions = self.versions(name)
         if not versions:
             known = ", ".join(self.names()) or "none"
-            raise UnknownModelError(f"No model {name!r} in the store {self.root}. Published there: {known}.")
+            how = f" To get it: pip install {DEFAULT_MODEL_PACKAGE}." if name == DEFAULT_MODEL else ""
+            raise UnknownModelError(f"No model {name!r} in the store {self.root}. Published there: {known}.{how}")
         if version is None:
             pinned = self.pinned(name)
             version = versions[-1] if pinned is None else pinned
         if version not in versions:
             known = ", ".join(map(str, versions))
             raise UnknownModelError(f"Model {name!r} has no version {version}. Published versions: {known}.")
-        return self.root / name / str(version)
+        return self.folder(name) / str(version)
 
     def read_manifest(self, folder: Path) -> Manifest:
         """Reads the manifest of a version. Where keys are trusted, its signature is checked before a byte is parsed.
@@ -186,7 +197,7 @@ class ModelStore:
         """
         if keep < 1:
             raise ValueError("keep must be at least 1.")
-        if not self.versions(name):
+        if not self.versions(name) or self.folder(name) != self.root / name:
             return Pruned((), {})
         with locked(self.root / name):
             pinned = self.pinned(name)
@@ -207,7 +218,7 @@ class ModelStore:
                 self._delete(name, version)
         return Pruned(tuple(versions), damaged)
 
-    def _holds_versions(self, name: str) -> bool:
+    def _holds(self, name: str) -> bool:
         try:
             return bool(self.versions(name))
         except OSError:  # a folder that cannot be looked into hides no other model

@@ -56,14 +56,19 @@ class TrustedKeys:
             the keys; None if `path` is None.
 
         Raises:
-            SignatureError: the file cannot be read, holds no public keys, or holds one that is not an Ed25519 key.
+            SignatureError: the file cannot be read, holds no public keys, or holds one that is not an Ed25519 key;
+                or the extra `signing` is not installed.
         """
         if path is None:
             return None
-        from cryptography.exceptions import UnsupportedAlgorithm  # only a service that trusts keys waits for it
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
+        try:  # only a service that trusts keys needs it, and waits for it
+            from cryptography.exceptions import UnsupportedAlgorithm
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+            from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        except ImportError as error:
+            raise SignatureError(
+                "Trusted keys need the package cryptography: pip install 'image-predictor[signing]'."
+            ) from error
         try:
             text = read_small(path, max_bytes=_MAX_KEYS_BYTES)
         except OSError as error:

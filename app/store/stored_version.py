@@ -109,7 +109,7 @@ def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersio
     if version is not None:
         store.resolve(name, version)
     for number in store.preferred_versions(name) if version is None else [version]:
-        folder = store.root / name / str(number)
+        folder = store.folder(name) / str(number)
         yield StoredVersion(f"{name}/{number}", folder, _fingerprint(folder))
 
 

@@ -9,6 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.support.colours import MostlyColour, StartApp, applications, colour_predictor, export_colours
+from tests.support.live import SERVICE_PYTHON
 from tests.support.twins import add_twin
 
 
@@ -21,15 +22,19 @@ def anyio_backend() -> str:
 @pytest.fixture
 def store_root(tmp_path: Path) -> Path:
     """A store of its own with `colours/1`, for tests that damage it."""
-    export_colours(tmp_path / "store")
-    return tmp_path / "store"
+    return _with_colours(tmp_path / "store")
 
 
 @pytest.fixture(scope="session")
 def colours_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with `colours/1`, for tests that only read it."""
-    root = tmp_path_factory.mktemp("colours")
-    export_colours(root)
+    return _with_colours(tmp_path_factory.mktemp("colours"))
+
+
+def _with_colours(root: Path) -> Path:
+    folder = export_colours(root)
+    if SERVICE_PYTHON:  # which has no torch
+        add_twin(folder, colour_predictor(MostlyColour()))
     return root
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.support.fidelity import MAX_DEVIATION, Serve, deviation
 from tests.support.images import EXIF_ORIENTATIONS, PHOTO_NAMES, Pixels, encode, exif, lay_down
+from tests.support.live import SERVICE_PYTHON, outside_client
 from training.data.pixel_store import as_planes
 
 pytestmark = pytest.mark.slow
@@ -46,7 +48,11 @@ SIZES = [
 @pytest.fixture(scope="module")
 def client(imagenet_store: Path) -> Iterator[TestClient]:
     """The service with the default model, in this process."""
-    with TestClient(create_app(Settings(model_store=imagenet_store))) as client:
+    with ExitStack() as stack:
+        if SERVICE_PYTHON:
+            client = cast(TestClient, stack.enter_context(outside_client(model_store=imagenet_store)))
+        else:
+            client = stack.enter_context(TestClient(create_app(Settings(model_store=imagenet_store))))
         while client.get("/health/ready").status_code != 200:
             assert client.get("/models").json()["models"][0]["state"] in {"loading", "ready"}  # ready since, perhaps
             time.sleep(0.05)

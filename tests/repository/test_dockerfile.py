@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from app.__main__ import _COMMANDS
+from app.command_line import COMMANDS
 from app.settings import Settings
 from tests.support.live import live_server
 
@@ -49,7 +49,7 @@ def read_dockerfile() -> list[Instruction]:
 INSTRUCTIONS = read_dockerfile()
 
 
-def values(keyword: str, stage: str = "image") -> list[str]:
+def values(keyword: str, stage: str = "runtime") -> list[str]:
     return [found.value for found in INSTRUCTIONS if (found.stage, found.keyword) == (stage, keyword)]
 
 
@@ -85,12 +85,15 @@ def sources_from_context() -> Iterator[Path]:
             yield from map(Path, sources)
 
 
-def test_image_takes_finished_folders_from_named_stages_only() -> None:
+@pytest.mark.parametrize(("image", "has_torch"), [("image", False), ("cuda", True)])
+def test_images_take_finished_folders_from_named_stages_only(image: str, has_torch: bool) -> None:
     stages = {found.stage for found in INSTRUCTIONS}
-    sources = [re.match(r"--from=(\w+) /", value) for value in values("COPY")]
+    sources = [re.match(r"--from=(\w+) /", value) for value in values("COPY", image)]
 
     assert len(sources) == 3
     assert all(source and source[1] in stages for source in sources)
+    assert [found.keyword for found in INSTRUCTIONS if found.stage == image] == ["FROM", "COPY", "COPY", "COPY"]
+    assert ("--from=torch /opt/venv /opt/venv" in values("COPY", image)) == has_torch
     assert not any("pip" in value or "apt" in value for value in values("RUN"))
 
 
@@ -98,6 +101,14 @@ def test_image_runs_as_a_user_known_by_number_and_not_as_root() -> None:
     (user,) = values("USER")
 
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", user)  # Kubernetes' runAsNonRoot can only check numbers
+
+
+def test_default_image_has_no_torch_and_each_image_proves_its_model_with_what_it_has() -> None:
+    installed = " ".join(values("RUN", "dependencies") + values("RUN", "models"))
+    assert not re.search(r"\btorch\b", installed)
+    assert values("RUN", "models") == values("RUN", "cuda_models")
+    bases = {found.stage: found.value.split()[0] for found in INSTRUCTIONS if found.keyword == "FROM"}
+    assert (bases["models"], bases["cuda_models"], bases["torch"]) == ("dependencies", "torch", "dependencies")
 
 
 def test_everything_that_is_copied_is_there_and_not_ignored() -> None:
@@ -132,7 +143,7 @@ def test_command_is_one_that_the_package_has() -> None:
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 
     assert program in scripts
-    assert subcommand in _COMMANDS
+    assert subcommand in COMMANDS
 
 
 def test_environment_is_valid_settings() -> None:
@@ -161,7 +172,11 @@ def test_extras_are_installed_if_they_are_asked_for(tmp_path: Path, extras: str,
     subprocess.run([sys.executable, "-c", listing], cwd=tmp_path, env=os.environ | {"EXTRAS": extras}, check=True)
     serving = (tmp_path / "serving.txt").read_text(encoding="utf-8").splitlines()
 
-    assert any(line.startswith("torch>=") for line in serving)
+    assert any(line.startswith("openvino>=") for line in serving)
+    assert not any(line.startswith("torch") for line in serving)
+    pretrained = (tmp_path / "pretrained.txt").read_text(encoding="utf-8").splitlines()
+    assert any(line.startswith("timm") for line in pretrained)
+    assert not any(line.startswith("image-predictor") for line in pretrained)
     assert any(line.startswith("opentelemetry-sdk") for line in serving) is added
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from app.__main__ import _COMMANDS
+from app.__main__ import _SERVICE, _TRAINING
 from app.api.problems import PROBLEMS
 from app.inference.golden_check import MAX_GOLDEN_DEVIATION
 from app.settings import Settings
@@ -109,7 +109,11 @@ def test_commands_and_variables_exist(page: Path) -> None:
     training_commands = {name.replace("_", "-") for name in Training.model_fields}
 
     assert set(re.findall(r"\bmake ([a-z][a-z-]*)", code)) <= targets
-    assert set(re.findall(r"(?:-m app|image-predictor) ([a-z]+(?:-[a-z]+)*)\b(?! \.)", code)) <= set(_COMMANDS) | {"cd"}
+    assert set(re.findall(r"(?:-m app|image-predictor) ([a-z]+(?:-[a-z]+)*)\b(?! \.)", code)) <= {
+        *_SERVICE,
+        *_TRAINING,
+        "cd",
+    }
     assert set(re.findall(r"-m training ([a-z-]+)", code)) <= training_commands
     assert set(re.findall(r"\bPREDICTOR_(\w+)", code)) <= {name.upper() for name in Settings.model_fields} | {"*"}
 

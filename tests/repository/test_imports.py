@@ -69,10 +69,10 @@ def normalised(distribution: str) -> str:
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, list[str]]:
-    """The requirements in pyproject.toml: `serving`, and every other; among those, `telemetry` and `heic`."""
+    """The requirements in pyproject.toml: `serving`, and every other; among those, single extras."""
     table = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [entry for extra in table["optional-dependencies"].values() for entry in extra]
-    named = {extra: table["optional-dependencies"][extra] for extra in ("telemetry", "heic")}
+    named = {extra: table["optional-dependencies"][extra] for extra in ("telemetry", "heic", "signing", "torch")}
     others = [entry for entry in extras if not entry.startswith(f"{table['name']}[")]  # an extra may name another one
     return {"serving": table["dependencies"], "others": others} | named
 
@@ -144,7 +144,14 @@ def test_a_package_without_a_place_in_the_order_breaks_a_contract(tmp_path: Path
 @pytest.mark.parametrize("path", APP, ids=relative)
 def test_the_service_imports_only_what_it_is_installed_with(path: Path, project: dict[str, list[str]]) -> None:
     # An extra is imported by one file, when it is asked for or where it is installed, as the last tests show.
-    extra = {"tracing.py": "telemetry", "heic.py": "heic"}.get(path.name)
+    extra = {
+        "tracing.py": "telemetry",
+        "heic.py": "heic",
+        "signing.py": "signing",
+        "signatures.py": "signing",
+        "torchscript_engine.py": "torch",
+        "cuda_engine.py": "torch",
+    }.get(path.name)
     optional = importable_names(project[extra]) if extra else set()
     allowed = optional | importable_names(project["serving"]) | sys.stdlib_module_names | {"app", "__future__"}
     assert top_level(modules_imported_by(path)) <= allowed
@@ -191,7 +198,8 @@ def test_importing_the_service_reads_no_settings_starts_nothing_and_loads_no_tra
     assert finished.returncode == 0, finished.stderr
     loaded = set(finished.stdout.split())
     assert "fastapi" in loaded
-    needed_only_elsewhere = importable_names(project["others"]) - importable_names(project["serving"])
+    service = [entry for extra in ("serving", "torch", "signing") for entry in project[extra]]
+    needed_only_elsewhere = importable_names(project["others"]) - importable_names(service)
     assert {"timm", "torchvision", "skimage"} <= needed_only_elsewhere
     # torch, which its engines load, itself looks for these, if they are there.
     optional_for_torch = {"onnx", "onnxscript", "onnxruntime", "yaml", "scipy", "mypy", "matplotlib", "networkx"}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.store.manifest import TrainingData
 from tests.support.images import encode
+from tests.support.live import SERVICE_PYTHON, outside_client
 from training.export.export import Provenance, export
 from training.export.predictor import Predictor
 
@@ -63,8 +65,12 @@ def applications(colours_store: Path) -> Iterator[StartApp]:
     with ExitStack() as stack:
 
         def start(*, wait: bool = True, **settings: object) -> TestClient:
-            chosen = Settings(**{"model": "colours", "model_store": colours_store, **settings})  # type: ignore[arg-type]
-            client = stack.enter_context(TestClient(create_app(chosen), raise_server_exceptions=False))
+            settings = {"model": "colours", "model_store": colours_store, **settings}
+            if SERVICE_PYTHON:
+                client = cast(TestClient, stack.enter_context(outside_client(**settings)))
+            else:
+                app = create_app(Settings(**settings))  # type: ignore[arg-type]
+                client = stack.enter_context(TestClient(app, raise_server_exceptions=False))
             deadline = time.monotonic() + 30
             while wait and client.get("/health/startup").status_code != 200:
                 assert time.monotonic() < deadline, client.get("/health/startup").text

@@ -7,10 +7,12 @@ from pathlib import Path
 
 from app.store.manifest import MANIFEST_FILE, ONNX_FILE
 from app.store.publishing import hash_file
+from tests.support.live import SERVICE_PYTHON
 from training.export.onnx_twin import write_onnx
 from training.export.predictor import Predictor
 
-ENGINES = ("torchscript", "openvino")  # those that can serve a model with a twin on a CPU
+# Those that can serve a model with a twin on a CPU.
+ENGINES = ("openvino",) if SERVICE_PYTHON else ("torchscript", "openvino")
 
 
 def add_twin(version: Path, predictor: Predictor) -> Path:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from pydantic_settings import CliPositionalArg
 
 from app.store.manifest import MODEL_NAME_PATTERN
+from app.store.places import default_store
 
 
 class Evaluate(BaseModel):
@@ -21,7 +22,7 @@ class Evaluate(BaseModel):
         description="NAME/VERSION, or NAME for the version that serves: the pinned one, or else the highest"
     )
     data: Path = Field(description="A folder that holds a folder of images for each class, with the name of the class")
-    store: Path = Field(default=Path("model_store"), description="The model store")
+    store: Path = Field(default_factory=default_store, description="The model store")
     output: Path | None = Field(default=None, description="A JSON file into which every figure is written, too")
 
     def cli_cmd(self) -> None:

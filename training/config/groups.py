@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.store.manifest import MODEL_NAME_PATTERN
+from app.store.places import default_store
 
 Augmentation = Literal["none", "light", "affine", "randaugment", "autoaugment", "trivialaugment"]
 Initialisation = Literal["default", "kaiming", "xavier"]
@@ -219,7 +220,11 @@ class RunSettings(_Group):
 
     name: str = Field(default="model", pattern=MODEL_NAME_PATTERN, description="The name of the model in the store")
     runs: Path = Field(default=Path("runs"), description="The folder in which the run's folder is made")
-    store: Path = Field(default=Path("model_store"), description="The model store, in which the model is published")
+    store: Path = Field(
+        default_factory=default_store,
+        description="The model store, in which the model is published; by default ./model_store if there is one, else "
+        "a folder of the user",
+    )
     publish: bool = Field(default=True, description="Publish the model at the end")
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="The seed of the split, the weights, the order and the augmentation"

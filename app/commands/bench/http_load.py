@@ -101,7 +101,12 @@ class OwnServer:
 
 @contextmanager
 def own_server(
-    settings: Mapping[str, object], *, options: Sequence[str] = (), log: Path | None = None
+    settings: Mapping[str, object],
+    *,
+    options: Sequence[str] = (),
+    log: Path | None = None,
+    python: str = sys.executable,
+    folder: Path | None = None,
 ) -> Iterator[OwnServer]:
     """Starts `serve` in a process of its own on a free port, waits until it listens, and ends it afterwards.
 
@@ -109,16 +114,20 @@ def own_server(
         settings: values by their names in `app.settings.Settings`; None stands for the default.
         options: more arguments of the command line, such as `["--workers", "2"]`.
         log: the file that takes what the service prints; by default, one that is removed afterwards.
+        python: the interpreter of the environment in which the service is installed.
+        folder: the folder to start it in; by default, the one of this process.
 
     Raises:
         LoadError: the service ended, or did not listen in time; with the last lines of its log.
     """
     given = {f"PREDICTOR_{name.upper()}": str(value) for name, value in settings.items() if value is not None}
-    command = [sys.executable, "-m", "app", "serve", "--host", "127.0.0.1", "--port", "0", *options]
-    with tempfile.TemporaryDirectory() as folder:
-        log = log or Path(folder) / "log"
+    command = [python, "-m", "app", "serve", "--host", "127.0.0.1", "--port", "0", *options]
+    with tempfile.TemporaryDirectory() as temporary:
+        log = log or Path(temporary) / "log"
         with log.open("wb") as output:
-            process = subprocess.Popen(command, env=os.environ | given, stdout=output, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                command, env=os.environ | given, cwd=folder, stdout=output, stderr=subprocess.STDOUT
+            )
         server = OwnServer(process, log)
         try:
             server.wait_until_listening()

@@ -94,6 +94,7 @@ def test_batch_takes_a_single_raw_image_too(client: TestClient) -> None:
     assert [result["predictions"][0]["class_name"] for result in results] == ["red"]
 
 
+@pytest.mark.in_process
 def test_models_are_addressed_by_name_and_version(start_app: StartApp, store_root: Path) -> None:
     export_colours(store_root, "hues")
     export_colours(store_root, "colours")
@@ -111,6 +112,7 @@ def test_models_are_addressed_by_name_and_version(start_app: StartApp, store_roo
     assert names == [("colours", "2", True), ("hues", "1", False), ("colours", "1", False)]
 
 
+@pytest.mark.in_process
 def test_model_description_tells_how_it_is_served(client: TestClient) -> None:
     description = client.get("/models/colours").json()
 

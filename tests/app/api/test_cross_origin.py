@@ -81,6 +81,7 @@ def test_other_paths_may_have_a_slash_at_their_end_too(client: TestClient, path:
     assert client.get(f"{path}/", follow_redirects=False).status_code == 404
 
 
+@pytest.mark.in_process
 @pytest.mark.parametrize("page", ["/docs", "/docs/"])
 def test_documentation_finds_its_files_with_and_without_a_slash(client: TestClient, page: str) -> None:
     html = client.get(page, follow_redirects=False).text

@@ -18,7 +18,7 @@ from app.settings import Settings
 from tests.support.colours import applications, colour_image
 from tests.support.sockets import running
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.in_process, pytest.mark.slow]
 
 CLASSES = 22_000
 

@@ -54,6 +54,7 @@ def test_predictions_are_kept_nowhere(client: TestClient) -> None:
     assert client.post("/predict", content=colour_image("red")).headers["Cache-Control"] == "no-store"
 
 
+@pytest.mark.in_process
 def test_over_https_browsers_are_told_to_stay_there(client: TestClient) -> None:
     assert "max-age=" in client.get("https://testserver/health/live").headers["Strict-Transport-Security"]
 

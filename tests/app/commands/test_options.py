@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from app.__main__ import main
+from app.__main__ import _SERVICE, _TRAINING, main
+from app.command_line import COMMANDS
 from app.settings import Settings
+from training.__main__ import Training
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -66,6 +68,40 @@ def test_help_shows_the_options_in_groups(capsys: pytest.CaptureFixture[str]) ->
     keys = text.split("Keys and TLS:")[1].split("Logs and traces:")[0]
     assert "--api-keys-file" in keys
     assert "--port" not in keys
+
+
+def test_every_command_is_known_before_its_options_are() -> None:
+    """`image-predictor --help` answers before anything is imported."""
+    assert set(_SERVICE) == set(COMMANDS)
+    assert {name.replace("-", "_") for name in _TRAINING} == set(Training.model_fields)
+
+
+def test_command_of_training_is_handed_over(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "training.__main__", raising=False)
+    status, text, _ = run(capsys, "evaluate", "--help")
+
+    assert status == 0
+    assert text.startswith("usage: image-predictor evaluate")
+
+
+@pytest.mark.parametrize(
+    ("command", "missing", "extra"),
+    [("train", "yaml", "training"), ("new-signing-key", "cryptography", "signing")],
+)
+def test_package_that_is_missing_is_named_with_its_extra(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str, missing: str, extra: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModuleNotFoundError(f"No module named '{missing}'", name=f"{missing}.part")
+
+    monkeypatch.setattr("runpy.run_module", fail)
+    monkeypatch.setattr("app.command_line.run", fail)
+    monkeypatch.setattr("app.__main__.find_spec", lambda _: None)
+    sentence = f"{command} needs {missing}, which is not installed: pip install 'image-predictor[{extra}]'.\n"
+
+    assert run(capsys, command)[::2] == (2, sentence)
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ from app.settings import Settings
 from tests.support.colours import colour_image
 from tests.support.sockets import connect, head, running, until, until_closed
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.in_process, pytest.mark.slow]
 
 StartFull = Callable[..., str]
 IMAGE = colour_image("red")
