@@ -11,62 +11,72 @@ where there is no such wheel   -> Pillow
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from app.images.decode import DecodedImage
+from app.images.geometry import Geometry, Interpolation
 
 try:
     from cykooz_resizer import CropBox, FilterType, ResizeAlg, ResizeOptions, Resizer
 except ImportError:  # it has no wheel for every platform
     Resizer = None
 
+# How far the filters reach, in pixels of the smaller image.
+_SUPPORT: Final = {"bilinear": 1.0, "bicubic": 2.0}
 _Box = tuple[float, float, float, float]
 
 
-def resize_and_crop(
-    image: DecodedImage, *, resize_size: int, image_size: int, exact: bool = True
-) -> npt.NDArray[np.uint8]:
-    """Resizes the shorter side, antialiased bilinear, and cuts out the centre.
+def resize_and_crop(image: DecodedImage, geometry: Geometry, *, exact: bool = True) -> npt.NDArray[np.uint8]:
+    """Resizes an image, antialiased, and cuts out the centre.
 
     Args:
         image: an image of any size, decoded at any scale. The window of the crop is computed at full scale, so that it
             is the same at every scale.
-        resize_size: the length that the shorter side is resized to, in pixels.
-        image_size: the side S of the crop in pixels, at most `resize_size`.
+        geometry: how large the result is, and how it is made.
         exact: whether an image that was decoded in full must meet the definition to the bit.
 
     Returns:
         the crop, uint8 `(S, S, 3)`.
     """
-    shorter = min(image.width, image.height)
+    size, shorter = geometry.image_size, min(image.width, image.height)
     (x, y), scale = image.offset, image.scale
-    left, right = _window(image.width, resize_size * image.width // shorter, image_size, x, scale)
-    top, bottom = _window(image.height, resize_size * image.height // shorter, image_size, y, scale)
+    resized = [
+        size if geometry.fit == "squash" else geometry.resize_size * length // shorter
+        for length in (image.width, image.height)
+    ]
+    left, right = _window(image.width, resized[0], size, x, scale)
+    top, bottom = _window(image.height, resized[1], size, y, scale)
     is_exact = exact and scale == 1
+    filter_name = geometry.interpolation
     if is_exact and image.height <= image.width:
-        return np.array(_by_pillow(image.pixels, (image_size, image_size), (left, top, right, bottom)))
+        return np.array(_by_pillow(image.pixels, (size, size), (left, top, right, bottom), filter_name))
     resize = _by_pillow if is_exact or Resizer is None else _by_cykooz
     # The definition resizes horizontally first, and rounds in between. Pillow resizes tall images vertically first
     # since 12.x (https://github.com/python-pillow/Pillow/pull/9549), cykooz.resizer all images. Two calls leave them no
     # choice: the first one computes the rows that the second one needs.
-    support = max((bottom - top) / image_size, 1.0)
+    support = _SUPPORT[filter_name] * max((bottom - top) / size, 1.0)
     first_row = max(int(top - support), 0)
     last_row = min(int(bottom + support) + 1, image.pixels.height)
-    strip = resize(image.pixels, (image_size, last_row - first_row), (left, first_row, right, last_row))
-    return np.array(resize(strip, (image_size, image_size), (0, top - first_row, image_size, bottom - first_row)))
+    strip = resize(image.pixels, (size, last_row - first_row), (left, first_row, right, last_row), filter_name)
+    return np.array(resize(strip, (size, size), (0, top - first_row, size, bottom - first_row), filter_name))
 
 
-def _by_pillow(pixels: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
-    return pixels.resize(size, Image.Resampling.BILINEAR, box=box)
+def _by_pillow(pixels: Image.Image, size: tuple[int, int], box: _Box, filter_name: Interpolation) -> Image.Image:
+    return pixels.resize(size, Image.Resampling[filter_name.upper()], box=box)
 
 
-def _by_cykooz(pixels: Image.Image, size: tuple[int, int], box: _Box) -> Image.Image:
+def _by_cykooz(pixels: Image.Image, size: tuple[int, int], box: _Box, filter_name: Interpolation) -> Image.Image:
     left, top, right, bottom = box
     resized = Image.new("RGB", size)
     options = ResizeOptions(
-        resize_alg=ResizeAlg.convolution(FilterType.bilinear),  # with weights of 16 bits; Pillow's have 22
+        # With weights of 16 bits; Pillow's have 22. Catmull and Rom's filter is the bicubic one with a = -0.5.
+        resize_alg=ResizeAlg.convolution(
+            getattr(FilterType, "catmull_rom" if filter_name == "bicubic" else "bilinear")
+        ),
         crop_box=CropBox(left, top, right - left, bottom - top),
     )
     Resizer().resize_pil(pixels, resized, options)

@@ -10,6 +10,7 @@ import weakref
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.images.geometry import Geometry
 from app.store.manifest import MODEL_FILE, GoldenExample, Manifest
 from app.store.model_store import ModelStore, check_place, verify_files
 from app.store.references import is_file_reference, split_reference
@@ -40,8 +41,7 @@ class Artifact:
         class_names: the names of the C classes, in the order of the probabilities.
         manifest: the model's manifest; None for a plain TorchScript file.
         golden: the golden examples; empty for a plain TorchScript file.
-        image_size: the side S of the images that `classify` takes, in pixels; None if the model has only `forward`.
-        resize_size: the shorter side before the crop, in pixels; None if the model has only `forward`.
+        geometry: how an image becomes the square that `classify` takes; None if the model has only `forward`.
         onnx_twin: the verified file of `classify` as ONNX, `images` uint8 `(N, 3, S, S)` -> `probabilities` `(N, C)`;
             None if the model has no twin.
     """
@@ -52,14 +52,13 @@ class Artifact:
     class_names: tuple[str, ...]
     manifest: Manifest | None
     golden: tuple[GoldenExample, ...]
-    image_size: int | None
-    resize_size: int | None
+    geometry: Geometry | None
     onnx_twin: Path | None = None
 
     @property
     def is_split(self) -> bool:
         """Whether the model has `classify` and `resize_and_crop` of their own, so that images can be batched."""
-        return self.image_size is not None
+        return self.geometry is not None
 
 
 def verify(reference: str, store: ModelStore) -> VerifiedFiles:

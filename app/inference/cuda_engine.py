@@ -110,7 +110,8 @@ class CudaEngine:
     def _gpu_stream(
         self, artifact: Artifact, classify: Classify, device: torch.device, max_batch_size: int
     ) -> GpuStream:
-        side = artifact.image_size or 0
+        assert artifact.geometry
+        side = artifact.geometry.image_size
         images = torch.empty(
             (max_batch_size, 3, side, side), dtype=torch.uint8, memory_format=torch.channels_last, pin_memory=True
         )

@@ -58,7 +58,7 @@ class Candidate:
 
 def grey_image(artifact: Artifact) -> Pixels:
     """Returns a plain grey image as the model's engine takes it, uint8 `(S, S, 3)`."""
-    side = artifact.image_size or 224
+    side = artifact.geometry.image_size if artifact.geometry else 224
     return _grey(side, side)
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from app.errors import ArtifactError
+from app.images.geometry import Geometry
 from app.inference.artifact import Artifact, VerifiedFiles, verify
 from app.inference.devices import has_torch, how_to_get_torch
 from app.inference.foreign_files import not_torchscript
@@ -58,6 +59,7 @@ def load_verified(files: VerifiedFiles) -> Artifact:
     if manifest is None:
         return _plain(files)
     golden = _golden(extra.get(GOLDEN_FILE, b""), path)
+    size = manifest.preprocessing
     if not golden:
         raise ArtifactError(f"{path} has a manifest but no golden examples, so that nothing can be verified.")
     return Artifact(
@@ -67,8 +69,7 @@ def load_verified(files: VerifiedFiles) -> Artifact:
         class_names=manifest.class_names,
         manifest=manifest,
         golden=golden,
-        image_size=manifest.preprocessing.image_size,
-        resize_size=manifest.preprocessing.resize_size,
+        geometry=Geometry(size.resize_size, size.image_size, size.interpolation, size.fit),
         onnx_twin=path.parent / ONNX_FILE if files.manifest and ONNX_FILE in files.manifest.files else None,
     )
 
@@ -109,7 +110,6 @@ def _plain(files: VerifiedFiles) -> Artifact:
     from app.inference.torchscript_engine import load_module
 
     module = load_module(path)
-    is_split = _has_split(module)
     return Artifact(
         files=files,
         name=name_of_file(path),
@@ -117,8 +117,7 @@ def _plain(files: VerifiedFiles) -> Artifact:
         class_names=_class_names(module, path),
         manifest=None,
         golden=(),
-        image_size=_int_attribute(module, "image_size") if is_split else None,
-        resize_size=_int_attribute(module, "resize_size") if is_split else None,
+        geometry=_geometry(module),
     )
 
 
@@ -149,12 +148,14 @@ def _found_instead(module: object, names: object) -> str:
     return "it has no attribute class_names"
 
 
-def _has_split(module: object) -> bool:
-    """Returns whether a module has the two halves of `forward`, and their sizes; a plain one has only `forward`."""
+def _geometry(module: object) -> Geometry | None:
+    """Returns the geometry of a module that has the two halves of `forward`; None for one that has only `forward`."""
     has_halves = all(hasattr(module, method) for method in ("classify", "resize_and_crop"))
-    return has_halves and all(_int_attribute(module, size) is not None for size in ("image_size", "resize_size"))
-
-
-def _int_attribute(module: object, name: str) -> int | None:
-    value = getattr(module, name, None)
-    return value if isinstance(value, int) else None
+    resize_size, image_size = (getattr(module, name, None) for name in ("resize_size", "image_size"))
+    if not (has_halves and isinstance(resize_size, int) and isinstance(image_size, int)):
+        return None
+    is_bicubic = getattr(module, "interpolation", "bilinear") == "bicubic"
+    is_squashed = getattr(module, "fit", "crop") == "squash"
+    return Geometry(
+        resize_size, image_size, "bicubic" if is_bicubic else "bilinear", "squash" if is_squashed else "crop"
+    )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from app.errors import PredictorError
 from app.images.colour import Adjustment
 from app.images.decode import MIN_DETAIL, Cost, Reserve, decode
+from app.images.geometry import Geometry
 from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import Decoders
 from app.images.isolation.messages import Request
@@ -82,25 +83,25 @@ def prepare(
         TakesMuchWorkError: the image takes much work, and there are decoders.
         ImageError: the image is not accepted, or cannot be decoded.
     """
-    sizes, exact = _sizes_of(artifact), precision == "float32"
+    geometry, exact = artifact.geometry, precision == "float32"
 
     def reserve_little(cost: Cost) -> None:
         if decoders and cost.coded_pixels > _MUCH_PIXELS:
             raise TakesMuchWorkError("The image takes much work.")
-        reserve(_memory_of(cost, sizes))
+        reserve(_memory_of(cost, geometry))
 
     if decoders and len(encoded) > _MUCH_BYTES:
         raise TakesMuchWorkError("The image takes much work.")
     if decoders and decoders.for_all:
-        return _prepared_by(decoders, encoded, sizes, exact, limits, reserve_little)
+        return _prepared_by(decoders, encoded, geometry, exact, limits, reserve_little)
     started_at = time.monotonic()
-    image = decode(encoded, limits=limits, min_shorter_side=_least_side(sizes), reserve=reserve_little)
-    if sizes is None:
+    image = decode(encoded, limits=limits, min_shorter_side=_least_side(geometry), reserve=reserve_little)
+    if geometry is None:
         pixels = image.to_array()
         decoded_at = resized_at = time.monotonic()
     else:
         decoded_at = time.monotonic()
-        pixels = resize_and_crop(image, resize_size=sizes[0], image_size=sizes[1], exact=exact)
+        pixels = resize_and_crop(image, geometry, exact=exact)
         resized_at = time.monotonic()
     return PreparedImage(
         pixels,
@@ -127,18 +128,18 @@ def prepare_elsewhere(
     Raises:
         ImageError: the image is not accepted, cannot be decoded, or takes too long.
     """
-    sizes, copies = _sizes_of(artifact), 2 * len(encoded)  # in the memory that is shared, and in the process
+    geometry, copies = artifact.geometry, 2 * len(encoded)  # in the memory that is shared, and in the process
 
     def reserve_all(cost: Cost) -> None:
-        reserve(_memory_of(cost, sizes) + copies)
+        reserve(_memory_of(cost, geometry) + copies)
 
-    return _prepared_by(decoders, encoded, sizes, precision == "float32", limits, reserve_all)
+    return _prepared_by(decoders, encoded, geometry, precision == "float32", limits, reserve_all)
 
 
 def _prepared_by(
     decoders: Decoders,
     encoded: bytes | bytearray,
-    sizes: tuple[int, int] | None,
+    geometry: Geometry | None,
     exact: bool,
     limits: ImageLimits,
     reserve: Reserve,
@@ -148,8 +149,8 @@ def _prepared_by(
         file_bytes=len(encoded),
         max_pixels=limits.max_pixels,
         formats=limits.formats,
-        sizes=sizes,
-        min_shorter_side=_least_side(sizes),
+        geometry=geometry,
+        min_shorter_side=_least_side(geometry),
         exact=exact,
         cpu_s=isolation.MAX_CPU_S,
     )
@@ -167,15 +168,9 @@ def _prepared_by(
     )
 
 
-def _sizes_of(artifact: Artifact) -> tuple[int, int] | None:
-    if artifact.resize_size is None or artifact.image_size is None:
-        return None
-    return artifact.resize_size, artifact.image_size
+def _least_side(geometry: Geometry | None) -> int | None:
+    return MIN_DETAIL * geometry.resize_size if geometry else None
 
 
-def _least_side(sizes: tuple[int, int] | None) -> int | None:
-    return MIN_DETAIL * sizes[0] if sizes else None
-
-
-def _memory_of(cost: Cost, sizes: tuple[int, int] | None) -> int:
-    return cost.memory_bytes + (0 if sizes else _ARRAY_BYTES * cost.pixels)
+def _memory_of(cost: Cost, geometry: Geometry | None) -> int:
+    return cost.memory_bytes + (0 if geometry else _ARRAY_BYTES * cost.pixels)

@@ -65,8 +65,8 @@ def frozen_classify(artifact: Artifact, device: torch.device) -> Classify:
     """
     path = artifact.files.model_file
     module = load_module(path)
-    found = (tuple(module.class_names), module.image_size, module.resize_size)
-    if found != (artifact.class_names, artifact.image_size, artifact.resize_size):
+    found = (tuple(module.class_names), module.resize_size, module.image_size)
+    if artifact.geometry and found != (artifact.class_names, *artifact.geometry[:2]):
         raise ArtifactError(f"{path} has other class names or sizes than its manifest says.")
     module = module.to(device).to(memory_format=torch.channels_last)
     classify: Classify = torch.jit.freeze(module, preserved_attrs=["classify"]).classify

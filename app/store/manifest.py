@@ -53,7 +53,10 @@ class Preprocessing(_Frozen):
     image_size: int = Field(ge=1, description="The side of the central crop, in pixels")
     mean: tuple[float, ...] = Field(description="The mean of each channel, for samples in [0, 1]")
     std: tuple[float, ...] = Field(description="The standard deviation of each channel, for samples in [0, 1]")
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    fit: Literal["crop", "squash"] = Field(
+        default="crop", description="crop: the centre is cut out; squash: each side is resized by itself"
+    )
     antialias: Literal[True] = True
     temperature: float = Field(default=1.0, gt=0, description="Divides the logits")
 
@@ -103,7 +106,10 @@ class Manifest(_Frozen):
     hash, so the copy inside lists no files.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = Field(
+        default=1,
+        description="2 for what a service that knows only 1 would compute wrongly: bicubic, squash, no model.pt",
+    )
     name: str = Field(pattern=MODEL_NAME_PATTERN)
     version: int = Field(ge=1)
     created_at: datetime

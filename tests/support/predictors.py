@@ -30,14 +30,24 @@ class Convolutional(nn.Module):
 
 
 def predictor(
-    *, image_size: int = 224, resize_size: int | None = 256, temperature: float = 1.0, grey: bool = False
+    *,
+    image_size: int = 224,
+    resize_size: int | None = 256,
+    temperature: float = 1.0,
+    grey: bool = False,
+    interpolation: str = "bilinear",
+    fit: str = "crop",
 ) -> Predictor:
     """Returns a Predictor around `Convolutional`, with the means and deviations of ImageNet or of grey images."""
+    colours = GREY if grey else RGB
     return Predictor(
         Convolutional(1 if grey else 3),
         CLASS_NAMES,
         image_size=image_size,
         resize_size=resize_size,
         temperature=temperature,
-        **(GREY if grey else RGB),
+        interpolation=interpolation,
+        fit=fit,
+        mean=colours["mean"],
+        std=colours["std"],
     )

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from app.images.decode import MIN_DETAIL
+from app.images.geometry import Geometry
 from app.images.resize import resize_and_crop
 from training.data.sources import Source
 from training.data.statistics import grey
@@ -86,7 +87,7 @@ class PixelStore(Dataset[Batch]):
 
     def _decode(self, position: int) -> torch.Tensor:
         image = self.source.image(self.indices[position], min_shorter_side=MIN_DETAIL * self.resize_size)
-        rgb = as_planes(resize_and_crop(image, resize_size=self.resize_size, image_size=self.image_size))  # (3, R, R)
+        rgb = as_planes(resize_and_crop(image, Geometry(self.resize_size, self.image_size)))  # (3, R, R)
         if self.channels == 3:
             return rgb
         return grey(rgb).round().to(torch.uint8)  # (1, R, R)

@@ -14,6 +14,7 @@ import torch
 
 from app.errors import ArtifactError, ImageError
 from app.images.decode import MIN_DETAIL, decode
+from app.images.geometry import Geometry
 from app.images.resize import resize_and_crop
 from app.store.manifest import MODEL_FILE, Manifest
 from app.store.model_store import ModelStore
@@ -74,16 +75,17 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
         raise ArtifactError(f"{version_folder / MODEL_FILE} cannot be loaded: {str(error).splitlines()[0]}") from error
     unreadable: list[tuple[Path, str]] = []
     probabilities, labels = [], []
-    resize_size, image_size = manifest.preprocessing.resize_size, manifest.preprocessing.image_size
+    size = manifest.preprocessing
+    geometry = Geometry(size.resize_size, size.image_size, size.interpolation, size.fit)
     for batch in _batches(files):
         images = []
         for path, label in batch:
             try:
-                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * resize_size)
+                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * size.resize_size)
             except (ImageError, OSError) as error:
                 unreadable.append((path, str(error)))
                 continue
-            crop = resize_and_crop(image, resize_size=resize_size, image_size=image_size)
+            crop = resize_and_crop(image, geometry)
             images.append(as_planes(crop))  # (3, S, S)
             labels.append(label)
         if images:

@@ -161,7 +161,9 @@ def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples)
 def _manifest(
     predictor: Predictor, name: str, model_version: int, provenance: Provenance, fidelity: Fidelity
 ) -> Manifest:
+    is_new = (predictor.interpolation, predictor.fit) != ("bilinear", "crop")
     return Manifest(
+        format_version=2 if is_new else 1,
         name=name,
         version=model_version,
         created_at=datetime.now(UTC).replace(microsecond=0),
@@ -171,6 +173,8 @@ def _manifest(
             image_size=predictor.image_size,
             mean=tuple(predictor.mean.flatten().tolist()),
             std=tuple(predictor.std.flatten().tolist()),
+            interpolation=predictor.interpolation,  # type: ignore[arg-type] # one of the two: its constructor checks
+            fit=predictor.fit,  # type: ignore[arg-type]
             temperature=float(predictor.temperature),
         ),
         architecture=Architecture(

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from app.errors import PredictorError, TooMuchMemoryError
 from app.images.decode import Cost, decode
+from app.images.geometry import Geometry
 from app.images.isolation.confinement import address_bytes, confine, limit_memory, limit_time
 from app.images.isolation.messages import (
     MAX_MESSAGE_BYTES,
@@ -77,9 +78,8 @@ class Decoder:
         file = bytes(memoryview(self._mapped())[: request.file_bytes])
         image = decode(file, limits=limits, min_shorter_side=request.min_shorter_side, reserve=self._ask)
         decoded_at = time.monotonic()
-        if request.sizes:
-            resize_size, image_size = request.sizes
-            crop = resize_and_crop(image, resize_size=resize_size, image_size=image_size, exact=request.exact)
+        if request.geometry:
+            crop = resize_and_crop(image, request.geometry, exact=request.exact)
             np.copyto(self._target(request, crop.shape), crop)
         else:
             target = self._target(request, (image.height, image.width, 3))
@@ -128,4 +128,4 @@ def warm_up() -> None:
         sample.save(file, name, icc_profile=profile, **options)
         decoded = decode(file.getvalue())
         for exact in (True, False):
-            resize_and_crop(decoded, resize_size=32, image_size=24, exact=exact)
+            resize_and_crop(decoded, Geometry(32, 24), exact=exact)

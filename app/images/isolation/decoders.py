@@ -59,8 +59,8 @@ class DecodedElsewhere(NamedTuple):
     """What another process has made of an image.
 
     Attributes:
-        pixels: the crop, uint8 `(S, S, 3)`, or all pixels `(H, W, 3)` if no sizes were asked for. The memory is shared,
-            and changes as soon as the decoder has another image.
+        pixels: the crop, uint8 `(S, S, 3)`, or all pixels `(H, W, 3)` if no geometry was asked for. The memory is
+            shared, and changes as soon as the decoder has another image.
         facts: everything else.
     """
 
@@ -131,7 +131,7 @@ class _Decoder:
         except PredictorError as error:
             self._send(Grant(is_granted=False))
             return error
-        of_crop = 3 * request.sizes[1] ** 2 if request.sizes else 0
+        of_crop = 3 * request.geometry.image_size**2 if request.geometry else 0
         self._make_room(pixels_at(request.file_bytes) + max(3 * need.pixels, of_crop))
         self._send(Grant(is_granted=True))
         return None
@@ -144,7 +144,7 @@ class _Decoder:
 
     def _pixels(self, facts: Pixels, request: Request) -> npt.NDArray[np.uint8]:
         assert self._memory is not None
-        height, width = (request.sizes[1],) * 2 if request.sizes else (facts.height, facts.width)
+        height, width = (request.geometry.image_size,) * 2 if request.geometry else (facts.height, facts.width)
         shape = height, width, 3
         offset = pixels_at(request.file_bytes)
         if offset + math.prod(shape) > len(self._memory):

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.images.colour import Adjustment
+from app.images.geometry import Geometry
 from app.images.limits import MAX_SIDE, ImageFormat
 
 MAX_MESSAGE_BYTES: Final = 65_536
@@ -22,14 +23,14 @@ class _Message(BaseModel):
 class Request(_Message):
     """Asks for an image to be decoded, whose file lies at the beginning of the shared memory.
 
-    With sizes, it is resized and cropped too. It may take so many seconds of the CPU.
+    With a geometry, it is resized and cropped too. It may take so many seconds of the CPU.
     """
 
     kind: Literal["request"] = "request"
     file_bytes: int
     max_pixels: int
     formats: tuple[ImageFormat, ...]
-    sizes: tuple[int, int] | None
+    geometry: Geometry | None
     min_shorter_side: int | None
     exact: bool
     cpu_s: float

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from app.images.decode import DecodedImage, decode
+from app.images.geometry import Geometry
 from app.images.resize import resize_and_crop
 from tests.support.images import EXIF_ORIENTATIONS, Pixels, encode, exif, lay_down
 from training.data.pixel_store import as_planes
@@ -39,7 +40,7 @@ def whole(pixels: Pixels) -> DecodedImage:
 )  # fmt: skip
 def test_resize_equals_the_predictors_to_the_bit(cat: Pixels, width: int, height: int) -> None:
     image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
-    crop = resize_and_crop(image, resize_size=256, image_size=224)
+    crop = resize_and_crop(image, Geometry(256, 224))
 
     assert torch.equal(as_planes(crop), reference(as_planes(image.to_array()), resize_size=256, image_size=224))
 
@@ -54,16 +55,36 @@ def test_resize_equals_the_predictors_to_the_bit(cat: Pixels, width: int, height
 def test_resize_equals_the_predictors_on_any_size(width: int, height: int, sizes: tuple[int, int], seed: int) -> None:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     image_size, resize_size = sorted(sizes)
-    crop = resize_and_crop(whole(noise), resize_size=resize_size, image_size=image_size)
+    crop = resize_and_crop(whole(noise), Geometry(resize_size, image_size))
 
     expected = reference(as_planes(noise), resize_size=resize_size, image_size=image_size)
     assert torch.equal(as_planes(crop), expected)
 
 
+@pytest.mark.parametrize("geometry", [Geometry(72, 64, "bicubic"), Geometry(64, 64, "bicubic", "squash"),
+                                      Geometry(64, 64, "bilinear", "squash")], ids=str)  # fmt: skip
+@pytest.mark.parametrize(("width", "height"), [(451, 300), (300, 451), (640, 480), (16, 16), (1001, 99), (5, 400)])
+def test_every_geometry_equals_the_predictors_to_the_bit(
+    cat: Pixels, geometry: Geometry, width: int, height: int
+) -> None:
+    image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
+    exact, near = (resize_and_crop(image, geometry, exact=exact) for exact in (True, False))
+
+    resize_size, image_size, interpolation, fit = geometry
+    predictor = Predictor(
+        nn.Identity(), ["a"], image_size=image_size, resize_size=resize_size, mean=[0.5] * 3, std=[0.5] * 3,
+        interpolation=interpolation, fit=fit,
+    )  # fmt: skip
+    expected = predictor.resize_and_crop(as_planes(image.to_array()).unsqueeze(0))[0]
+    assert torch.equal(as_planes(exact), expected)
+    assert np.abs(near.astype(int) - exact).max() <= 1
+    assert (near != exact).mean() < 0.02
+
+
 @pytest.mark.parametrize(("width", "height"), [(640, 480), (480, 640), (1024, 768), (33, 32), (1200, 300), (300, 1201)])
 def test_resize_that_need_not_be_exact_differs_by_a_level_here_and_there(cat: Pixels, width: int, height: int) -> None:
     image = whole(np.asarray(Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)))
-    exact, near = (resize_and_crop(image, resize_size=256, image_size=224, exact=exact) for exact in (True, False))
+    exact, near = (resize_and_crop(image, Geometry(256, 224), exact=exact) for exact in (True, False))
 
     assert np.abs(near.astype(int) - exact).max() <= 1
     assert (near != exact).mean() < 0.01
@@ -73,7 +94,7 @@ def test_resize_of_a_long_image_is_bounded_though_it_need_not_be_exact() -> None
     """Resized whole, it would have ten million columns."""
     long = whole(np.zeros((1, 40_000, 3), dtype=np.uint8))
 
-    assert resize_and_crop(long, resize_size=256, image_size=224, exact=False).shape == (224, 224, 3)
+    assert resize_and_crop(long, Geometry(256, 224), exact=False).shape == (224, 224, 3)
 
 
 @pytest.mark.parametrize("orientation", EXIF_ORIENTATIONS)
@@ -85,9 +106,9 @@ def test_reduced_scale_sits_on_the_grid_of_the_full_one(cat: Pixels, width: int,
     reduced = decode(jpeg, min_shorter_side=200)
     assert reduced.scale == 4
     full = decode(jpeg)
-    crops = [resize_and_crop(image, resize_size=50, image_size=44).astype(float) for image in (reduced, full)]
+    crops = [resize_and_crop(image, Geometry(50, 44)).astype(float) for image in (reduced, full)]
     shifted = resize_and_crop(
-        DecodedImage(reduced.pixels, "JPEG", full.width, full.height, (), 4, (0.5, 0.5)), resize_size=50, image_size=44
+        DecodedImage(reduced.pixels, "JPEG", full.width, full.height, (), 4, (0.5, 0.5)), Geometry(50, 44)
     ).astype(float)
 
     assert np.abs(crops[0] - crops[1]).mean() < 0.7
@@ -102,9 +123,9 @@ def test_reduced_image_is_resized_as_pillow_does_it(
     large = Image.fromarray(cat).resize((width, height), Image.Resampling.BICUBIC)
     reduced = decode(encode(np.asarray(large), "JPEG", quality=90), min_shorter_side=1024)
     assert reduced.scale > 1
-    crop = resize_and_crop(reduced, resize_size=256, image_size=224)
+    crop = resize_and_crop(reduced, Geometry(256, 224))
     monkeypatch.setattr("app.images.resize.Resizer", None)  # as on a platform without a wheel
-    by_pillow = resize_and_crop(reduced, resize_size=256, image_size=224)
+    by_pillow = resize_and_crop(reduced, Geometry(256, 224))
 
     difference = np.abs(crop.astype(int) - by_pillow)
     assert difference.max() <= 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from app.errors import ArtifactError
+from app.images.geometry import Geometry
 from app.inference.artifact import Artifact, VerifiedFiles
 from app.inference.engine import Probabilities
 from app.inference.golden_check import check_golden
@@ -24,7 +25,7 @@ def artifact() -> Artifact:
     """A model of two classes, of which only the golden examples matter."""
     golden = tuple(GoldenExample(image=b64encode(image), probabilities=each) for image, each in PROMISED.items())
     files = VerifiedFiles(Path("pets.pt"))
-    return Artifact(files, "pets", "1", ("cat", "dog"), None, golden, 24, 32)
+    return Artifact(files, "pets", "1", ("cat", "dog"), None, golden, Geometry(32, 24))
 
 
 async def test_model_that_keeps_its_promise_passes_with_the_largest_deviation(artifact: Artifact) -> None:

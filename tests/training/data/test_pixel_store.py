@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from app.images.decode import MIN_DETAIL, decode
+from app.images.geometry import Geometry
 from app.images.resize import resize_and_crop
 from tests.support.images import Pixels
 from training.data.pixel_store import PixelStore, as_planes, epoch_order
@@ -60,7 +61,7 @@ def test_training_sees_a_photo_as_the_service_does(tmp_path: Path, cat: Pixels, 
 
     served = decode(source.encoded(0), min_shorter_side=MIN_DETAIL * 32)
     assert served.scale == shorter_side // 150
-    expected = as_planes(resize_and_crop(served, resize_size=32, image_size=28))
+    expected = as_planes(resize_and_crop(served, Geometry(32, 28)))
     torch.testing.assert_close(trained, expected, rtol=0, atol=0)
 
 

@@ -107,6 +107,32 @@ def test_any_size_is_pillows_resize_to_the_bit(height: int, width: int, resize_s
     assert np.array_equal(seen[0].permute(1, 2, 0).numpy(), by_pillow(pixels, resize_size, image_size))
 
 
+@pytest.mark.parametrize("fit", ["crop", "squash"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("height", "width"), [(300, 451), (451, 300), (64, 64), (40, 700), (1, 9), (2000, 30)])
+def test_every_geometry_is_pillows_to_the_bit(
+    cat: Pixels, height: int, width: int, interpolation: str, fit: str
+) -> None:
+    """Horizontally first, as torchvision and Pillow before 12 do it; `box` is what the crop sees."""
+    pixels = np.asarray(resized(cat, height, width))
+    module = predictor(image_size=48, resize_size=56, interpolation=interpolation, fit=fit)
+    seen = module.resize_and_crop(tensor_of(pixels))[0].permute(1, 2, 0).numpy()
+    scale = Image.Resampling[interpolation.upper()]
+    if fit == "squash":
+        expected = Image.fromarray(pixels).resize((48, height), scale).resize((48, 48), scale)
+    else:
+        shorter = min(height, width)
+        whole = (56 * width // shorter, 56 * height // shorter)
+        resized_whole = Image.fromarray(pixels).resize((whole[0], height), scale).resize(whole, scale)
+        left, top = (round((side - 48) / 2) for side in whole)
+        expected = resized_whole.crop((left, top, left + 48, top + 48))
+
+    # In the middle of a whole image, Pillow's float32 window may round the other way here and there.
+    difference = np.abs(seen.astype(int) - np.asarray(expected))
+    assert difference.max() <= (0 if fit == "squash" else 1)
+    assert (difference > 0).mean() < 0.005
+
+
 def _by_torchvision(x: torch.Tensor, *, antialias: bool = True) -> torch.Tensor:
     resized_whole = v2.resize(x, [256], antialias=antialias)
     cropped: torch.Tensor = v2.center_crop(resized_whole, [224, 224])
@@ -136,7 +162,7 @@ def test_without_antialiasing_the_same_comparison_fails(photo: Pixels) -> None:
 def test_the_part_that_is_seen_is_bounded_for_any_aspect_ratio(height: int, width: int) -> None:
     shorter = min(height, width)
     for length in (height, width):
-        first, last, weights = _axis_weights(length, shorter, 256, 224)
+        first, last, weights = _axis_weights(length, 256 * length // shorter, 224, False)
         assert weights.shape == (224, last - first)
         # The crop is 224 / 256 of the shorter side long, and the filter reaches one step beyond either end.
         assert last - first <= shorter + 4

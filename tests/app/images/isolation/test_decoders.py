@@ -20,6 +20,7 @@ from PIL import Image, features
 from starlette.testclient import TestClient
 
 from app.errors import CorruptImageError, DeadlineExceededError, PredictorError, TooMuchWorkError
+from app.images.geometry import Geometry
 from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import IS_AVAILABLE, Decoders
 from app.images.isolation.messages import Pixels as PixelsMessage
@@ -39,8 +40,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(not IS_AVAILABLE, reason="dec
 
 def model(*, resizes: bool = False) -> Artifact:
     """A model of which only the sizes matter."""
-    sizes = (None, None) if resizes else (48, 64)
-    return Artifact(VerifiedFiles(Path("x.pt")), "x", "1", ("x",), None, (), *sizes)
+    geometry = None if resizes else Geometry(64, 48)
+    return Artifact(VerifiedFiles(Path("x.pt")), "x", "1", ("x",), None, (), geometry)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def test_pixels_and_errors_are_those_of_this_process(decoders: Decoders, small_c
 
 def request_for(encoded: bytes, *, cpu_s: float = 5.0) -> Request:
     return Request(
-        file_bytes=len(encoded), max_pixels=200_000_000, formats=FORMATS, sizes=(64, 48),
+        file_bytes=len(encoded), max_pixels=200_000_000, formats=FORMATS, geometry=Geometry(64, 48),
         min_shorter_side=None, exact=True, cpu_s=cpu_s,
     )  # fmt: skip
 
@@ -222,7 +223,7 @@ def test_what_a_decoder_says_is_checked(decoders: Decoders, small_cat: Pixels, m
 
     monkeypatch.setattr(isolation._Decoder, "_receive", lying)
     idle = len(decoders._idle)
-    whole = request_for(encoded).model_copy(update={"sizes": None})
+    whole = request_for(encoded).model_copy(update={"geometry": None})
     with (
         pytest.raises(PredictorError, match="make no sense"),
         decoders.decoded(encoded, whole, lambda _: None),
