@@ -13,6 +13,7 @@ from app.errors import ArtifactError, ImageError, UnknownModelError
 from app.store.manifest import MODEL_NAME_PATTERN
 from app.store.places import default_store
 from training.commands.analysis import Evaluate, Export, Report
+from training.commands.importing import Import
 from training.commands.visualize import Visualize
 from training.config.file import explain, load_config, nearest
 from training.config.settings import Settings, TrainConfig
@@ -161,6 +162,7 @@ class Training(BaseSettings):
     export: CliSubCommand[Export]
     find_lr: CliSubCommand[FindLr]
     tune: CliSubCommand[Tune]
+    import_: CliSubCommand[Import] = Field(alias="import")
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:

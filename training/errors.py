@@ -29,3 +29,7 @@ class ExportError(TrainingError):
 
 class NotDrawableError(TrainingError):
     """The network has nothing of the kind that was to be drawn."""
+
+
+class SourceError(TrainingError):
+    """A model that was trained elsewhere cannot be read, or is not an image classifier that can be published."""

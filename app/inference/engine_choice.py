@@ -31,6 +31,7 @@ from app.inference.pipeline import Pipeline
 from app.inference.prepare import prepare
 from app.inference.thread_layout import ThreadLayout, busy_layout, lone_layout
 from app.settings import ModelSettings
+from app.store.manifest import MODEL_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ def possible_engines(artifact: Artifact, devices: tuple[str, ...], settings: Mod
     precision = settings.precision
 
     def torchscript(layout: ThreadLayout) -> Engine:
+        if artifact.manifest and artifact.files.manifest and MODEL_FILE not in artifact.files.manifest.files:
+            raise UnavailableError("The model was imported from ONNX and has no TorchScript: use --engine openvino.")
         if not has_torch():
             raise UnavailableError(f"TorchScript needs torch, which is not installed: {how_to_get_torch()}.")
         if device_type(devices[0]) == "cuda" and artifact.is_split:

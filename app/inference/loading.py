@@ -1,6 +1,6 @@
 """Loads what is known about a model, from its verified files. The model itself is loaded by an engine.
 
-manifest.json, golden.json inside model.pt -> Artifact
+manifest.json, golden.json inside model.pt (or beside it, where there is only model.onnx) -> Artifact
 a plain TorchScript file -> torch loads it, to see what it has -> Artifact
 """
 
@@ -19,10 +19,18 @@ from app.inference.artifact import Artifact, VerifiedFiles, verify
 from app.inference.devices import has_torch, how_to_get_torch
 from app.inference.foreign_files import not_torchscript
 from app.store.labels import LABEL_FILES, label_file, read_labels
-from app.store.manifest import GOLDEN_FILE, MANIFEST_FILE, ONNX_FILE, GoldenExample, GoldenExamples, Manifest
+from app.store.manifest import (
+    GOLDEN_FILE,
+    MANIFEST_FILE,
+    MODEL_FILE,
+    ONNX_FILE,
+    GoldenExample,
+    GoldenExamples,
+    Manifest,
+)
 from app.store.model_store import ModelStore
 from app.store.references import UNVERSIONED, name_of_file
-from app.store.regular_files import open_regular
+from app.store.regular_files import open_regular, read_small
 
 # Where other tools put the names of the classes.
 _SIMILAR_NAMES: Final = (
@@ -45,15 +53,19 @@ def load_verified(files: VerifiedFiles) -> Artifact:
     Raises:
         ArtifactError: a file is damaged, or is not a classifier that can be served.
     """
-    path = files.model_file
+    path, manifest = files.model_file, files.manifest
+    if manifest and MODEL_FILE not in manifest.files:  # it came as ONNX
+        path = path.with_name(GOLDEN_FILE)
     try:
         open_regular(path).close()
     except FileNotFoundError as error:
         raise ArtifactError(f"There is no file {path}.") from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    extra = _extra_files(path)
-    manifest = files.manifest
+    if path.name == GOLDEN_FILE:
+        extra = {GOLDEN_FILE: read_small(path, max_bytes=_MAX_EXTRA_BYTES)}
+    else:
+        extra = _extra_files(path)
     if manifest is None and extra.get(MANIFEST_FILE):
         manifest = Manifest.from_json(extra[MANIFEST_FILE], origin=f"{MANIFEST_FILE} inside {path}")
     if manifest is None:

@@ -66,16 +66,24 @@ class OpenVINOEngine:
             reason = str(error).strip().splitlines()[-1]
             raise UnavailableError(f"OpenVINO cannot use {onnx_twin}: {reason}") from error
         self._requests = threading.local()
+        batch = self._compiled.input().get_partial_shape()[0]
+        self._one_by_one = batch.is_static and batch.get_length() == 1
 
     def __call__(self, images: Sequence[Pixels]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         request = getattr(self._requests, "request", None)
         if request is None:  # one for each stream: a request computes one batch at a time
             request = self._requests.request = self._compiled.create_infer_request()
-        batch = np.stack(images)  # (N, S, S, 3)
+        if self._one_by_one:
+            probabilities = np.concatenate([self._infer(request, image[np.newaxis]) for image in images])
+        else:
+            probabilities = self._infer(request, np.stack(images))  # (N, S, S, 3)
+        return checked(probabilities, image_count=len(images), class_count=self._class_count)
+
+    def _infer(self, request: Any, batch: Pixels) -> Probabilities:
         request.infer({0: batch}, share_inputs=True, share_outputs=True)
         probabilities: Probabilities = request.get_output_tensor().data.astype(np.float32)  # a copy: it is used again
-        return checked(probabilities, image_count=len(images), class_count=self._class_count)
+        return probabilities
 
 
 def _import_openvino() -> Any:

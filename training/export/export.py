@@ -6,7 +6,9 @@ Predictor -> golden examples -> torch.jit.script -> compare -> ONNX twin -> comp
 
 from __future__ import annotations
 
+import copy
 import platform
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -117,8 +119,28 @@ def export(
 
 
 def script(predictor: Predictor) -> torch.jit.ScriptModule:
-    """Compiles a `Predictor` to TorchScript, with its three methods and its attributes."""
-    scripted = torch.jit.script(predictor)
+    """Compiles a `Predictor` to TorchScript, with its three methods and its attributes.
+
+    A network that cannot be compiled is traced instead: what it does with two images is what it does with any.
+
+    Raises:
+        ExportError: it cannot be traced either.
+    """
+    try:
+        scripted = torch.jit.script(predictor)
+    except Exception as error:  # of many kinds: the network is not written in TorchScript's part of Python
+        size, channels = predictor.image_size, predictor.mean.numel()
+        traced = copy.deepcopy(predictor)
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what depends on the example; the golden images show whether it matters
+            try:
+                traced.model = torch.jit.trace(traced.model, torch.rand(2, channels, size, size))  # type: ignore[no-untyped-call]
+            except Exception:
+                raise ExportError(
+                    f"The network cannot be compiled to TorchScript: {str(error).strip().splitlines()[0]} Nothing was "
+                    "published."
+                ) from error
+        scripted = torch.jit.script(traced)
     assert isinstance(scripted, torch.jit.ScriptModule)
     return scripted
 
@@ -139,8 +161,12 @@ def _golden_example(predictor: Predictor, encoded: bytes) -> GoldenExample:
 
 def _prepared(predictor: Predictor, golden: GoldenExamples) -> torch.Tensor:
     """Returns the golden images as `classify` takes them, `(N, 3, S, S)`."""
-    pixels = [as_planes(decode(example.image).to_array()).unsqueeze(0) for example in golden.examples]
-    return torch.cat([predictor.resize_and_crop(image) for image in pixels])
+    return torch.cat([predictor.resize_and_crop(image) for image in _golden_pixels(golden)])
+
+
+def _golden_pixels(golden: GoldenExamples) -> list[torch.Tensor]:
+    """Returns the golden images, each `(1, 3, H, W)`."""
+    return [as_planes(decode(example.image).to_array()).unsqueeze(0) for example in golden.examples]
 
 
 def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples) -> float:
@@ -149,6 +175,10 @@ def _checked_deviation(scripted: torch.jit.ScriptModule, golden: GoldenExamples)
     for example in golden.examples:
         probabilities = scripted(as_planes(decode(example.image).to_array()).unsqueeze(0))[0]
         deviations.append((probabilities - torch.tensor(example.probabilities)).abs().max())
+    # A traced network may have taken the size of its batch for a constant.
+    prepared = torch.cat([scripted.resize_and_crop(image) for image in _golden_pixels(golden)])
+    expected = torch.tensor([example.probabilities for example in golden.examples])
+    deviations.append((scripted.classify(prepared) - expected).abs().max())
     deviation = float(torch.stack(deviations).max())
     if not deviation <= MAX_SCRIPTED_DEVIATION:  # NaN is not
         raise ExportError(

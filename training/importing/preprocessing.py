@@ -1,0 +1,87 @@
+"""What is done to an image before a network sees it: read from the network's own configuration, or given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from training.errors import SourceError
+
+Interpolation = Literal["bilinear", "bicubic"]
+Fit = Literal["crop", "squash"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How pixels become a network's input.
+
+    Attributes:
+        image_size: the side S of the square that the network sees, in pixels.
+        resize_size: the shorter side before the centre is cut out, in pixels.
+        mean: the mean of each channel, for samples in [0, 1].
+        std: the standard deviation of each channel, for samples in [0, 1].
+        interpolation: the filter of the resize, antialiased.
+        fit: whether the centre is cut out, or each side is resized by itself.
+    """
+
+    image_size: int
+    resize_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation = "bilinear"
+    fit: Fit = "crop"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the caller says about the preprocessing; None leaves it to the model's own configuration.
+
+    Attributes:
+        image_size: as in `Preprocessing`.
+        resize_size: as in `Preprocessing`.
+        mean: as in `Preprocessing`.
+        std: as in `Preprocessing`.
+        interpolation: as in `Preprocessing`.
+        fit: as in `Preprocessing`.
+    """
+
+    image_size: int | None = None
+    resize_size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    interpolation: Interpolation | None = None
+    fit: Fit | None = None
+
+    def over(self, own: Preprocessing | None) -> Preprocessing:
+        """Returns the model's own preprocessing, with what the caller says in its place.
+
+        Args:
+            own: what the model's configuration says; None if it says nothing.
+
+        Raises:
+            SourceError: neither says what is needed.
+        """
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        if own:
+            return replace(own, **said)
+        missing = [f"--{name.replace('_', '-')}" for name in ("image_size", "mean", "std") if name not in said]
+        if missing:
+            raise SourceError(
+                f"The source does not say how it prepares its images: give {', '.join(missing)}, as in its training."
+            )
+        return Preprocessing(**{"resize_size": said["image_size"]} | said)
+
+
+def interpolation_named(name: object) -> Interpolation:
+    """Returns the filter that other libraries call by a name, or by Pillow's number.
+
+    Raises:
+        SourceError: the service cannot compute it.
+    """
+    known: dict[object, Interpolation] = {"bilinear": "bilinear", 2: "bilinear", "bicubic": "bicubic", 3: "bicubic"}
+    if (found := known.get(name)) is None:
+        raise SourceError(
+            f"The model resizes its images with the filter {name!r}; only bilinear and bicubic are computed here. "
+            "Say --interpolation to take one of them all the same: its answers will differ."
+        )
+    return found
