@@ -21,13 +21,12 @@ from app.serving.lifecycle import running
 from app.serving.service import Service
 from app.settings import Settings
 from app.system.environment import tell_ignored_variables
-from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 
 _API_VERSION = "1"  # the version of the HTTP interface; the software's own version is not shown to clients
 
 
-def create_app(settings: Settings | None = None, place: WorkerPlace | None = None) -> FastAPI:
+def create_app(settings: Settings | None = None, service: Service | None = None) -> FastAPI:
     """Returns the application; nothing is loaded before its lifespan starts.
 
     The `Service` behind it is `app.state.service`.
@@ -35,7 +34,8 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
     Args:
         settings: the settings of this process. None reads them from the environment, and sets up the log lines too, as
             an ASGI server does not know them.
-        place: this process's place among several workers; None if it is the only process.
+        service: the service behind it, if that is kept running elsewhere (`app.serving.lifecycle`); None to make one
+            that lives as long as the application.
 
     Raises:
         ValidationError: a variable of the environment does not hold what its setting needs.
@@ -47,13 +47,13 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
         settings = Settings()
         configure_logging(settings.log_level, settings.log_format)
         tell_ignored_variables()
-    service = Service(settings, place)
+    own = service or Service(settings)
     app = FastAPI(
         title="Image Predictor",
         version=_API_VERSION,
         description="Class probabilities for images.",
         servers=[{"url": "./", "description": "Where this document came from."}],  # also below a path of a proxy
-        lifespan=lambda _app: running(service),
+        lifespan=None if service else lambda _app: running(own),
         openapi_url=None,  # add_pages adds one that costs a tenth of the time
         docs_url=None,
         redoc_url=None,
@@ -64,17 +64,17 @@ def create_app(settings: Settings | None = None, place: WorkerPlace | None = Non
             "logs": False,
         },  # FastAPI's would cost each request time; ours are in app.telemetry
     )
-    app.state.service = service
+    app.state.service = own
     app.state.auth = auth = Auth(settings)
-    add_prediction_routes(app, service)
-    add_model_routes(app, service)
-    add_health_routes(app, service)
+    add_prediction_routes(app, own)
+    add_model_routes(app, own)
+    add_health_routes(app, own)
     add_pages(app)
     document_keys(app)
     add_exception_handlers(app)
     if auth.needs_keys or auth.has_admins:
         app.add_middleware(KeyMiddleware, auth=auth)  # inside CORS: a preflight carries no key
     allow_origins(app, settings)
-    app.add_middleware(RequestMiddleware, service=service)
+    app.add_middleware(RequestMiddleware, service=own)
     app.add_middleware(SecurityHeadersMiddleware)  # the last one added is the outermost
     return app

@@ -45,9 +45,8 @@ class Auth:
     """
 
     def __init__(self, settings: Settings) -> None:
-        has_keys = settings.api_keys_file is not None or settings.api_keys
-        self._api_keys = KeyRing(settings.api_keys_file, settings.api_keys) if has_keys else None
-        self._admin_keys = KeyRing(settings.admin_keys_file) if settings.admin_keys_file is not None else None
+        self._api_keys = KeyRing.of_clients(settings)
+        self._admin_keys = KeyRing.of_admins(settings)
         self.open_paths = OPEN_PATHS | ({_METRICS_PATH} if settings.metrics_open else set())
         self.admin_paths: list[re.Pattern[str]] = []
 

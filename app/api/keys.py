@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from app.errors import PredictorError
+from app.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +127,17 @@ class KeyRing:
         if file is not None:
             self._seen = _signature(file)
             self._keys += _read(file)
+
+    @classmethod
+    def of_clients(cls, settings: Settings) -> KeyRing | None:
+        """Returns the keys that clients need; None if they need none."""
+        has_keys = settings.api_keys_file is not None or settings.api_keys
+        return cls(settings.api_keys_file, settings.api_keys) if has_keys else None
+
+    @classmethod
+    def of_admins(cls, settings: Settings) -> KeyRing | None:
+        """Returns the keys of admins; None if there are none."""
+        return cls(settings.admin_keys_file) if settings.admin_keys_file is not None else None
 
     def find(self, key: str) -> Key | None:
         """Returns what is known about a key, None if it is not good.

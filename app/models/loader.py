@@ -6,6 +6,7 @@ verified files -> artifact -> the first engine that passes the golden check -> S
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -18,7 +19,7 @@ from app.inference.loading import load_verified
 from app.models.disk_access import DiskAccess
 from app.models.served_model import ServedModel
 from app.settings import ModelSettings
-from app.system.kernel import lower_thread_priority
+from app.system.kernel import lower_thread_priority, return_freed_memory
 
 
 class Loader:
@@ -64,7 +65,7 @@ class Loader:
             max_queue_items=max(self._max_queue_items, len(artifact.golden)),
         )
         if choice.improve:
-            improving = asyncio.create_task(asyncio.to_thread(choice.improve))
+            improving = asyncio.create_task(asyncio.to_thread(_improve, choice.improve))
             self._improving.add(improving)
             improving.add_done_callback(self._improving.discard)
         return ServedModel(
@@ -84,3 +85,8 @@ class Loader:
         if threads and self._decode_pool is None:
             self._decode_pool = ThreadPoolExecutor(threads, "decode", lower_thread_priority)
         return DecodeResources(self.decode_budget, self._decode_pool, self._decoders, self._waiting)
+
+
+def _improve(improve: Callable[[], None]) -> None:
+    improve()
+    return_freed_memory()

@@ -1,6 +1,7 @@
 """Sockets, connections and worker processes: everything around the application that an ASGI server does.
 
-supervisor.py -> binds the address, starts the workers, replaces those that die, passes signals on
+start.py -> checks the settings and binds the address, before there is a worker
+supervisor.py -> starts the workers, replaces those that die, passes signals on
 runtime_folder.py -> the private folder that the workers share
 first_process.py -> what falls to the first process of a container
 worker.py -> one worker process

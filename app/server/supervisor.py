@@ -3,8 +3,8 @@
 bind the address -> number of workers -> runtime folder -> fork -> a worker dies: fork another -> SIGTERM: all drain
 -> remove the folder
 
-The supervisor is the parent process. It loads no model and starts no thread, CUDA or OpenVINO. So a fork of it is a
-clean process that has the libraries in memory already.
+The supervisor is the parent process. It loads no model and starts no thread, CUDA or OpenVINO, so that a fork of it is
+a clean process. For several workers it imports what all of them need, which is then in memory once.
 """
 
 from __future__ import annotations
@@ -25,12 +25,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from app.main import create_app
 from app.server.first_process import reap_orphans
 from app.server.runtime_folder import runtime_folder
+from app.server.start import CANNOT_START, SAME_SIGNAL_S, STOP_SIGNALS, check_start, listen
 from app.server.tls import tls_options
-from app.server.uvicorn_server import SAME_SIGNAL_S, check_start, listen, serve_process
-from app.server.worker import CANNOT_START, STOP_SIGNALS, run_worker
 from app.serving.worker_count import worthwhile_workers
 from app.settings import Settings
 from app.system.worker_board import METRICS_FOLDER, WorkerBoard, WorkerPlace
@@ -65,9 +63,15 @@ def serve(settings: Settings) -> int:
     tls = tls_options(settings)
     listening = listen(settings.host, settings.port, scheme="https" if tls else "http")
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
-        serve_process(create_app(settings), settings, listening, tls)
+        from app.server.worker import serve_process
+
+        serve_process(settings, listening, tls)
         return 0
     workers = settings.worker_count or worthwhile_workers(settings)
+    if workers > 1:
+        import app.main
+        import app.server.uvicorn_server
+        import app.server.worker  # noqa: F401 - for the workers to share
     with runtime_folder() as folder:
         return Supervisor(settings, listening, tls, folder, workers).run()
 
@@ -190,7 +194,7 @@ class Supervisor:
         place = WorkerPlace(self._folder, workers=len(self._seats), index=seat.index, board=self._board)
         seat.was_ready = seat.is_killed = False
         seat.process = self._context.Process(
-            target=run_worker,
+            target=_run_worker,
             args=(self._settings, self._listening, self._tls, place, os.getpid()),
             name=f"worker-{seat.index}",
         )
@@ -261,6 +265,12 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 woken.recv(64)
         return 0
+
+
+def _run_worker(*arguments: Any) -> None:
+    from app.server.worker import run_worker  # with all that a model needs
+
+    run_worker(*arguments)
 
 
 @contextlib.contextmanager

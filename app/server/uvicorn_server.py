@@ -22,84 +22,27 @@ from typing import Any, Final, cast
 import uvicorn
 from fastapi import FastAPI
 
-from app.api.auth import Auth
 from app.errors import PredictorError
 from app.server.acceptor import Acceptor
 from app.server.connection.connections import Connections
 from app.server.connection.handshakes import Handshake
 from app.server.connection.read_ahead import limited_protocol
+from app.server.start import SAME_SIGNAL_S
 from app.serving.service import Phase, Service
 from app.settings import Settings
-from app.store.signatures import TrustedKeys
 from app.system.descriptors import connection_limits
-from app.telemetry import tracing
 
 logger = logging.getLogger("app.server")
 
-_BACKLOG: Final = 2048
 # At a shutdown, a client may send one more request on an open connection for this long. The answer says that the
 # connection closes. A connection that is closed at once may break under a request that is on its way already.
 _LAST_REQUESTS_S: Final = 0.5
 
-SAME_SIGNAL_S: Final = 1.0
-"""A signal that comes again within this time counts once: it was sent to the whole group, and passed on."""
 _MOMENT_S: Final = 0.05
-
-
-def check_start(settings: Settings) -> None:
-    """Checks the keys and the extras that settings ask for, so that a fault ends the start; each process reads its own.
-
-    Raises:
-        KeyFileError: a file of API keys cannot be read or used.
-        SignatureError: the file of trusted keys cannot be read or used.
-        TelemetryError: traces are asked for, and the extra `telemetry` is not installed.
-    """
-    Auth(settings)
-    TrustedKeys.configured(settings.trusted_keys)
-    if settings.otlp_endpoint:
-        tracing.check_installed()
-
-
-def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
-    """Returns a listening socket; connections wait in its backlog until a worker takes them.
-
-    Args:
-        host: the address to listen on; one with a colon is IPv6.
-        port: the port to listen on; 0 for a free one that the system picks.
-        scheme: `http` or `https`, for the address that is logged.
-
-    Raises:
-        AddressError: the address is taken, or not this machine's.
-    """
-    listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
-    try:
-        listening.bind((host, port))
-        listening.listen(_BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise AddressError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host "
-            "(`make serve PORT=8001`)."
-        ) from error
-    host, port = listening.getsockname()[:2]
-    url = f"{scheme}://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
-    logger.info("Listening on %s  (try it in a browser; API at %s/docs)", url, url)
-    logger.info("Classify with:  curl -F file=@photo.jpg %s/predict", url)
-    return listening
-
-
-class AddressError(PredictorError):
-    """The service cannot listen on the address that it was given."""
 
 
 class DescriptorsError(PredictorError):
     """The process may open too few files to serve."""
-
-
-def serve_process(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> None:
-    """Serves an application in this process until a signal ends it; the arguments are those of `make_server`."""
-    make_server(app, settings, listening, tls).run()
 
 
 def make_server(app: FastAPI, settings: Settings, listening: socket.socket, tls: Mapping[str, Any]) -> uvicorn.Server:

@@ -1,31 +1,36 @@
-"""Runs one worker process, from its fork to its end: its share of the limits, its application, its server."""
+"""Runs one worker process, from its fork to its end: its share of the limits, its application, its server.
+
+its settings -> Service: models are loaded -> meanwhile the web framework is imported -> uvicorn serves
+"""
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import PredictorError
-from app.main import create_app
-from app.server.uvicorn_server import serve_process
+from app.server.start import CANNOT_START, STOP_SIGNALS
+from app.serving.lifecycle import running
+from app.serving.service import Service
 from app.settings import Settings
 from app.system.worker_board import WorkerPlace
 from app.telemetry.logs import configure_logging
 from app.telemetry.metric_files import share_files
 
+if TYPE_CHECKING:
+    import uvicorn
+
 logger = logging.getLogger("app.workers")
 
-CANNOT_START: Final = 2
-"""Exit status of a worker, and then of the service, when starting again would not help."""
-STOP_SIGNALS: Final = {signal.SIGTERM, signal.SIGINT} | (
-    {signal.SIGHUP, signal.SIGQUIT} if sys.platform != "win32" else set()
-)
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
@@ -56,10 +61,52 @@ def run_worker(
     share_files(place)
     settings = share_limits(settings, place.workers)
     try:
-        serve_process(create_app(settings, place), settings, listening, tls)
+        serve_process(settings, listening, tls, place)
     except PredictorError as error:
         logger.error("%s", error)
         sys.exit(CANNOT_START)
+
+
+def serve_process(
+    settings: Settings, listening: socket.socket, tls: Mapping[str, Any], place: WorkerPlace | None = None
+) -> None:
+    """Serves in this process until a signal ends it.
+
+    Args:
+        settings: the settings of this process.
+        listening: the socket that connections are taken from.
+        tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
+        place: this process's place among several workers; None if it is the only process.
+
+    Raises:
+        PredictorError: the process cannot serve.
+    """
+    if sys.platform == "win32":
+        new_loop = None
+    else:
+        from uvloop import new_event_loop as new_loop
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(_serve(Service(settings, place), listening, tls))
+
+
+async def _serve(service: Service, listening: socket.socket, tls: Mapping[str, Any]) -> None:
+    context = running(service)
+    await context.__aenter__()
+    # Importing the web framework takes as long as loading a model, and both at once little longer. The pool is not the
+    # loop's own, whose threads stand back.
+    with ThreadPoolExecutor(1) as pool:
+        server = await asyncio.get_running_loop().run_in_executor(pool, _assemble, service, listening, tls)
+    gc.freeze()  # as after loading: the collector need not look through what stays
+    await server.serve()
+    if not server.force_exit:
+        await context.__aexit__(None, None, None)
+
+
+def _assemble(service: Service, listening: socket.socket, tls: Mapping[str, Any]) -> uvicorn.Server:
+    from app.main import create_app
+    from app.server.uvicorn_server import make_server
+
+    return make_server(create_app(service.settings, service), service.settings, listening, tls)
 
 
 def share_limits(settings: Settings, workers: int) -> Settings:

@@ -92,6 +92,9 @@ class Service:
         if self.place is None:
             return
         board = self.place.board
+        # What probes are told, the supervisor knows: a worker that was ready and dies does not end the service.
+        if not board.complete and not self.place.status.ready:
+            raise NotReadyError("This worker is about to be ready.", retry_after_s=1)
         for worker in self.place.siblings:
             # A service that starts is ready only when all its workers are. Later, the others serve while a worker that
             # has died is replaced.

@@ -26,6 +26,8 @@ else:
     import fcntl
 
 TEMPORARY_PREFIX = ".publishing-"
+# In small pieces, a thread that hashes would wait for Python's lock at each of them.
+_HASHED_AT_ONCE = 8_000_000
 _LOCK_FILE = ".lock"  # on Windows, where a folder cannot be opened
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
@@ -36,10 +38,11 @@ def hash_file(path: Path) -> FileEntry:
     Raises:
         OSError: the file is missing, cannot be read, or is no regular file.
     """
+    digest, piece = hashlib.sha256(), bytearray(_HASHED_AT_ONCE)
     with open_regular(path) as file:
-        return FileEntry(
-            sha256=hashlib.file_digest(file, "sha256").hexdigest(), size_bytes=os.fstat(file.fileno()).st_size
-        )
+        while count := file.readinto(piece):
+            digest.update(memoryview(piece)[:count])
+        return FileEntry(sha256=digest.hexdigest(), size_bytes=os.fstat(file.fileno()).st_size)
 
 
 def published_versions(folder: Path) -> list[int]:

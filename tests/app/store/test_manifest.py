@@ -57,7 +57,7 @@ def test_a_missing_field_is_named_with_the_file(tmp_path: Path, path: tuple[str,
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"format_version": 2}, "format_version"),
+        ({"format_version": 3}, "format_version"),
         ({"version": 0}, "version"),
         ({"class_names": []}, "class_names"),
         ({"name": "../evil"}, "name"),

@@ -114,7 +114,8 @@ def safetensors_with_preprocessing_given(folder: Path) -> tuple[list[str], Answe
 
 
 def hugging_face(folder: Path, classifier: Any, processor: Any) -> tuple[list[str], Answer]:
-    sharpened(classifier, 64).save_pretrained(folder / "model")
+    sharpened(classifier, 64)
+    classifier.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
 
     def answer(photo: Image.Image) -> npt.NDArray[np.float32]:
