@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
 import subprocess
 import tempfile
@@ -59,6 +60,7 @@ class Round(NamedTuple):
         others_mb: the memory of all its children at rest (RSS).
         unique_mb: the memory of all together at rest, what they share counted once (PSS).
         images_per_s: answers a second, by workload.
+        cpu_ms: milliseconds of processor time for each answer, by workload. A busy neighbour changes it least.
     """
 
     first_answer_s: float
@@ -66,6 +68,7 @@ class Round(NamedTuple):
     others_mb: float
     unique_mb: float
     images_per_s: dict[str, float]
+    cpu_ms: dict[str, float]
 
 
 def main() -> None:
@@ -102,6 +105,8 @@ def main() -> None:
         _row(f"{workload}, requests/s", [_spread(found) for found in of_each])
         ratios = [statistics.median(b / a for a, b in zip(of_each[0], found, strict=True)) for found in of_each]
         _row("  ratio to the first, median of the rounds", [f"{ratio:.2f}" for ratio in ratios])
+        times = [[each.cpu_ms[workload] for each in rounds[one.name]] for one in installations]
+        _row("  CPU time for each, ms", [_spread(found) for found in times])
 
 
 def _installation(given: str) -> Installation:
@@ -132,17 +137,20 @@ def _measure(one: Installation, store: Path, workloads: dict[str, tuple[bytes, i
         time.sleep(_REST_S)
         own, children = server.process.pid, _children(server.process.pid)
         memory = {pid: _memory(pid) for pid in [own, *children]}
-        rates = {}
+        rates, cpu_ms = {}, {}
         for name, (body, connections) in workloads.items():
             uvloop.run(closed_loop(server.url, [post(body)], connections=connections, seconds=1))
+            before_s = sum(map(_cpu_s, [own, *children]))
             answers = uvloop.run(closed_loop(server.url, [post(body)], connections=connections, seconds=seconds))
             rates[name] = len(answers) / seconds
+            cpu_ms[name] = 1000 * (sum(map(_cpu_s, [own, *children])) - before_s) / len(answers)
     return Round(
         first_answer_s,
         memory[own][0],
         sum(memory[pid][0] for pid in children),
         sum(unique for _, unique in memory.values()),
         rates,
+        cpu_ms,
     )
 
 
@@ -157,6 +165,11 @@ def _answers(url: str, image: bytes) -> bool:
 def _children(pid: int) -> list[int]:
     found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return [*found, *(grandchild for child in found for grandchild in _children(child))]
+
+
+def _cpu_s(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def _memory(pid: int) -> tuple[float, float]:
