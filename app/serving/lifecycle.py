@@ -44,6 +44,9 @@ async def running(service: Service) -> AsyncIterator[None]:
 async def _load_and_watch(service: Service) -> None:
     """Loads the models, then follows the store."""
     await service.registry.load_all()
+    # Before any probe hears it: a worker that was ready and dies does not end the service.
+    if service.place and service.is_ready_itself:
+        service.place.status.tell_ready()
     # The objects that exist now stay. The collector of cycles would look through all of them again and again, and hold
     # up every request for a tenth of a second.
     gc.collect()

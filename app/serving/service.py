@@ -7,7 +7,7 @@ import math
 from enum import Enum, auto
 from typing import Final
 
-from app.errors import DrainingError, NotReadyError
+from app.errors import DrainingError, NotReadyError, PredictorError
 from app.models.registry import Registry
 from app.models.store_watcher import StoreWatcher
 from app.serving.admission import Admission
@@ -92,9 +92,6 @@ class Service:
         if self.place is None:
             return
         board = self.place.board
-        # What probes are told, the supervisor knows: a worker that was ready and dies does not end the service.
-        if not board.complete and not self.place.status.ready:
-            raise NotReadyError("This worker is about to be ready.", retry_after_s=1)
         for worker in self.place.siblings:
             # A service that starts is ready only when all its workers are. Later, the others serve while a worker that
             # has died is replaced.
@@ -116,6 +113,15 @@ class Service:
             raise NotReadyError(default.reason, retry_after_s=5)
         if reason := self.watchdog.verdict.unready_because:
             raise NotReadyError(reason, retry_after_s=5)
+
+    @property
+    def is_ready_itself(self) -> bool:
+        """Whether this process is ready for requests, whatever its siblings are."""
+        try:
+            self.check_own_readiness()
+        except PredictorError:
+            return False
+        return True
 
     def check_started(self) -> None:
         """Raises while models are being loaded at the start.

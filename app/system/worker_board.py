@@ -125,6 +125,10 @@ class WorkerStatus:
     def __init__(self, fields: memoryview[float], number: int) -> None:
         self._fields = fields[number * _FIELDS : (number + 1) * _FIELDS]
 
+    def tell_ready(self) -> None:
+        """Tells that the worker's own models serve, without waiting for the next `publish`."""
+        self._fields[_Field.READY] = 1
+
     def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:
         """Publishes the state of this worker, and that its event loop moves.
 

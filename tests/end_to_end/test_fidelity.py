@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from starlette.testclient import TestClient
 
 from app.images.decode import DecodedImage
+from app.images.geometry import Geometry
 from app.main import create_app
 from app.settings import Settings
 from tests.support.fidelity import MAX_DEVIATION, Serve, deviation
@@ -132,7 +133,8 @@ def test_resize_without_antialias_fails_the_same_test(
 ) -> None:
     """The negative control: the commonest mistake of image services is found, whichever the photo (but the coffee)."""
 
-    def without_antialias(image: DecodedImage, *, resize_size: int, image_size: int, exact: bool) -> Pixels:
+    def without_antialias(image: DecodedImage, geometry: Geometry, *, exact: bool) -> Pixels:
+        resize_size, image_size = geometry[:2]
         pixels = as_planes(image.to_array()).unsqueeze(0).float()  # (1, 3, H, W)
         scale = resize_size / min(pixels.shape[-2:])
         size = [round(side * scale) for side in pixels.shape[-2:]]

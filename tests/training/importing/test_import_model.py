@@ -67,7 +67,7 @@ def sharpened(network: nn.Module, size: int = 96) -> nn.Module:
         logits = network(photo)
         spread = getattr(logits, "logits", logits).std()
         for parameter in last.parameters():
-            parameter.mul_(1 / spread)
+            parameter.mul_(0.7 / spread)
     return network
 
 
