@@ -1,4 +1,4 @@
-"""What falls to the first process of a container: it hears signals only if it handles them, and inherits orphans."""
+"""What a first process does besides serving: it hears SIGTERM from the start, and inherits orphans in a container."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _CHILDREN: Final = Path("/proc/1/task/1/children")
 def hear_sigterm() -> None:
     """Makes SIGTERM end this process in order, until the service handles it itself.
 
-    The kernel keeps signals without a handler from process 1, so that one sent during the start would be lost.
-    It does nothing unless this is process 1.
+    The kernel keeps signals without a handler from process 1, so that one sent during the start would be lost. Any
+    other process would end with the status of one that was killed.
     """
-    if os.getpid() == 1:
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
 
