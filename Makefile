@@ -39,9 +39,9 @@ test: lint $(DEFAULT_MODEL) ## Check the style and the types, and run every test
 
 SLIM_TESTS := tests/end_to_end/test_installed.py tests/end_to_end/test_fidelity.py tests/app/api tests/app/server tests/app/serving tests/app/test_main.py
 test-slim: $(VENV)/.development $(DEFAULT_MODEL) ## Test the service from outside as its wheel installs it, without torch
-	@$(BIN)/python packaging/build.py
 	@rm -rf .slim && $(BIN)/python -m venv .slim
-	@.slim/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls dist/image_predictor-*.whl)[heic]" dist/image_predictor_imagenet-*.whl
+	@$(BIN)/python packaging/build.py .slim/wheels
+	@.slim/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls .slim/wheels/image_predictor-*.whl)[heic]" .slim/wheels/image_predictor_imagenet-*.whl
 	@SERVICE_PYTHON=$(CURDIR)/.slim/bin/python $(BIN)/python -m pytest -q -n auto --dist worksteal $(SLIM_TESTS)
 
 quick: lint ## Check the style and the types, and run the tests that are not slow
@@ -64,7 +64,7 @@ docs: $(VENV)/.serving ## Write docs/settings.md from app/settings/
 	@$(BIN)/python -m docs.generate_settings
 
 wheels: $(VENV)/.development $(DEFAULT_MODEL) ## Build the wheels of the service and of the default model, and upload nothing
-	@$(BIN)/python packaging/build.py
+	@$(BIN)/python packaging/build.py dist
 
 release: $(VENV)/.development ## Cut VERSION=x.y.z: changelog, version, commit, tag and wheel; upload nothing
 	@$(BIN)/python .ci/release '$(VERSION)'
@@ -74,7 +74,7 @@ bench: $(VENV)/.development ## Measure the server and its peers side by side (BE
 	@$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--rounds 1 --seconds 1 --memory-requests 500 --output .bench/quick,$(BENCH))
 
 clean: ## Remove what was installed and built; published models stay
-	rm -rf $(VENV) $(IMPORTER) .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(IMPORTER) .slim .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \

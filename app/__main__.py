@@ -60,10 +60,9 @@ def main() -> None:
         print(f"image-predictor {version('image-predictor')}")
         sys.exit(0)
     if name not in (known := (*_SERVICE, *_TRAINING)):
-        from difflib import get_close_matches
+        from app.commands.options import nearest
 
-        nearest = "".join(f" Did you mean {similar}?" for similar in get_close_matches(name, known, n=1))
-        _fail(f"There is no command {name}.{nearest} There are: {', '.join(known)}.")
+        _fail(f"There is no command {name}.{nearest(name, known)} There are: {', '.join(known)}.")
     try:
         if name in _SERVICE:
             from app.command_line import run

@@ -9,7 +9,6 @@ started with the default model, asked for a photo until it answers, left alone f
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
 import subprocess
@@ -21,12 +20,11 @@ from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
-import skimage.data
 import uvloop
-from PIL import Image
 
 from app.commands.bench.http_load import closed_loop, own_server, post
 from benchmarks.overload import photo
+from benchmarks.support.load import ProcessTree
 
 _REST_S = 3.0  # until the memory is read
 _INSTALLED = """
@@ -83,7 +81,7 @@ def main() -> None:
     workloads = {
         "640x480 JPEG, c=16": (photo(), 16),
         "640x480 JPEG, c=1": (photo(), 1),
-        "12 MP JPEG, c=16": (_large(), 16),
+        "12 MP JPEG, c=16": (photo(4000, 3000), 16),
     }
     rounds: dict[str, list[Round]] = {each.name: [] for each in installations}
     for number in range(arguments.rounds):
@@ -121,12 +119,6 @@ def _installed(python: str) -> tuple[int, int]:
     return int(packages), int(size)
 
 
-def _large() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(skimage.data.coffee()).resize((4000, 3000)).save(buffer, "JPEG", quality=90)  # type: ignore[no-untyped-call]
-    return buffer.getvalue()
-
-
 def _measure(one: Installation, store: Path, workloads: dict[str, tuple[bytes, int]], seconds: float) -> Round:
     image = photo()
     began_at = time.perf_counter()
@@ -135,15 +127,15 @@ def _measure(one: Installation, store: Path, workloads: dict[str, tuple[bytes, i
             time.sleep(0.005)
         first_answer_s = time.perf_counter() - began_at
         time.sleep(_REST_S)
-        own, children = server.process.pid, _children(server.process.pid)
-        memory = {pid: _memory(pid) for pid in [own, *children]}
+        own, *children = pids = ProcessTree(server.process.pid).members()
+        memory = {pid: _memory(pid) for pid in pids}
         rates, cpu_ms = {}, {}
         for name, (body, connections) in workloads.items():
             uvloop.run(closed_loop(server.url, [post(body)], connections=connections, seconds=1))
-            before_s = sum(map(_cpu_s, [own, *children]))
+            before_s = sum(map(_cpu_s, pids))
             answers = uvloop.run(closed_loop(server.url, [post(body)], connections=connections, seconds=seconds))
             rates[name] = len(answers) / seconds
-            cpu_ms[name] = 1000 * (sum(map(_cpu_s, [own, *children])) - before_s) / len(answers)
+            cpu_ms[name] = 1000 * (sum(map(_cpu_s, pids)) - before_s) / len(answers)
     return Round(
         first_answer_s,
         memory[own][0],
@@ -160,11 +152,6 @@ def _answers(url: str, image: bytes) -> bool:
     except (URLError, OSError):
         return False
     return True
-
-
-def _children(pid: int) -> list[int]:
-    found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [*found, *(grandchild for child in found for grandchild in _children(child))]
 
 
 def _cpu_s(pid: int) -> float:

@@ -51,11 +51,16 @@ def main() -> None:
         sys.exit(0 if _measure(server.url, ProcessTree(server.process.pid), arguments) else 1)
 
 
-def photo() -> bytes:
-    """Returns a photo of 640 x 480 pixels as a JPEG, as cameras and phones write it."""
+def photo(width: int = 640, height: int = 480) -> bytes:
+    """Returns a photo as a JPEG, as cameras and phones write it.
+
+    Args:
+        width: the width in pixels.
+        height: the height in pixels.
+    """
     buffer = io.BytesIO()
     coffee = skimage.data.coffee()  # type: ignore[no-untyped-call]
-    Image.fromarray(coffee).resize((640, 480)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(coffee).resize((width, height)).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 

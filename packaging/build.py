@@ -1,7 +1,7 @@
-"""Builds the wheels: `make wheels`. Nothing is uploaded.
+"""Builds the wheels: `make wheels`, or `python packaging/build.py FOLDER`. Nothing is uploaded.
 
-image-predictor: the service and training; image-predictor-imagenet: the default model. `dist/constraints.txt` has the
-versions that this release was tested with: `pip install -c constraints.txt image-predictor`.
+image-predictor: the service and training; image-predictor-imagenet: the default model. constraints.txt, beside them,
+has the versions that this release was tested with: `pip install -c constraints.txt image-predictor`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ DEFAULT_MODEL = "imagenet"
 
 
 def main() -> None:
-    """Writes both wheels and the constraints to `dist/`."""
-    destination = ROOT / "dist"
+    """Writes both wheels and the constraints to the folder that the command line names."""
+    destination = Path(sys.argv[1]).resolve()
     with tempfile.TemporaryDirectory() as folder:
         # Copies, because setuptools builds in the folder and takes what an earlier build has left there.
         service, model = Path(folder) / "service", Path(folder) / "model"
@@ -42,7 +42,7 @@ def main() -> None:
             )  # fmt: skip
     shutil.copy(ROOT / "constraints.txt", destination)
     for wheel in sorted(destination.glob("*.whl")):
-        print(f"{wheel.relative_to(ROOT)}  {wheel.stat().st_size / 1e6:.1f} MB")
+        print(f"{wheel}  {wheel.stat().st_size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

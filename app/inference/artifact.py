@@ -22,12 +22,18 @@ class VerifiedFiles:
     """The files of a model that were found to be the published ones.
 
     Attributes:
-        model_file: the TorchScript file. Where keys are trusted, it is a private copy, which goes with this object.
+        model_file: where the TorchScript file lies, if there is one. Where keys are trusted, it is a private copy,
+            which goes with this object.
         manifest: the version's manifest; None for the path of a file.
     """
 
     model_file: Path
     manifest: Manifest | None = None
+
+    @property
+    def has_torchscript(self) -> bool:
+        """Whether there is a TorchScript file. A version that was imported from ONNX has none."""
+        return self.manifest is None or MODEL_FILE in self.manifest.files
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,6 @@ from app.inference.pipeline import Pipeline
 from app.inference.prepare import prepare
 from app.inference.thread_layout import ThreadLayout, busy_layout, lone_layout
 from app.settings import ModelSettings
-from app.store.manifest import MODEL_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +110,7 @@ def possible_engines(artifact: Artifact, devices: tuple[str, ...], settings: Mod
     precision = settings.precision
 
     def torchscript(layout: ThreadLayout) -> Engine:
-        if artifact.manifest and artifact.files.manifest and MODEL_FILE not in artifact.files.manifest.files:
+        if not artifact.files.has_torchscript:
             raise UnavailableError("The model was imported from ONNX and has no TorchScript: use --engine openvino.")
         if not has_torch():
             raise UnavailableError(f"TorchScript needs torch, which is not installed: {how_to_get_torch()}.")

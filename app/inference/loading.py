@@ -9,12 +9,12 @@ from __future__ import annotations
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import Final, cast, get_args
 
 from pydantic import ValidationError
 
 from app.errors import ArtifactError
-from app.images.geometry import Geometry
+from app.images.geometry import Fit, Geometry, Interpolation
 from app.inference.artifact import Artifact, VerifiedFiles, verify
 from app.inference.devices import has_torch, how_to_get_torch
 from app.inference.foreign_files import not_torchscript
@@ -22,7 +22,6 @@ from app.store.labels import LABEL_FILES, label_file, read_labels
 from app.store.manifest import (
     GOLDEN_FILE,
     MANIFEST_FILE,
-    MODEL_FILE,
     ONNX_FILE,
     GoldenExample,
     GoldenExamples,
@@ -53,25 +52,22 @@ def load_verified(files: VerifiedFiles) -> Artifact:
     Raises:
         ArtifactError: a file is damaged, or is not a classifier that can be served.
     """
-    path, manifest = files.model_file, files.manifest
-    if manifest and MODEL_FILE not in manifest.files:  # it came as ONNX
-        path = path.with_name(GOLDEN_FILE)
+    manifest = files.manifest
+    path = files.model_file if files.has_torchscript else files.model_file.with_name(GOLDEN_FILE)
     try:
-        open_regular(path).close()
+        if files.has_torchscript:
+            extra = _extra_files(path)
+        else:  # it came as ONNX
+            extra = {GOLDEN_FILE: read_small(path, max_bytes=_MAX_EXTRA_BYTES)}
     except FileNotFoundError as error:
         raise ArtifactError(f"There is no file {path}.") from error
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
-    if path.name == GOLDEN_FILE:
-        extra = {GOLDEN_FILE: read_small(path, max_bytes=_MAX_EXTRA_BYTES)}
-    else:
-        extra = _extra_files(path)
     if manifest is None and extra.get(MANIFEST_FILE):
         manifest = Manifest.from_json(extra[MANIFEST_FILE], origin=f"{MANIFEST_FILE} inside {path}")
     if manifest is None:
         return _plain(files)
     golden = _golden(extra.get(GOLDEN_FILE, b""), path)
-    size = manifest.preprocessing
     if not golden:
         raise ArtifactError(f"{path} has a manifest but no golden examples, so that nothing can be verified.")
     return Artifact(
@@ -81,7 +77,7 @@ def load_verified(files: VerifiedFiles) -> Artifact:
         class_names=manifest.class_names,
         manifest=manifest,
         golden=golden,
-        geometry=Geometry(size.resize_size, size.image_size, size.interpolation, size.fit),
+        geometry=Geometry.of(manifest.preprocessing),
         onnx_twin=path.parent / ONNX_FILE if files.manifest and ONNX_FILE in files.manifest.files else None,
     )
 
@@ -90,6 +86,10 @@ def _extra_files(path: Path) -> dict[str, bytes]:
     """Returns the manifest and the golden examples that a TorchScript file has inside.
 
     Source: torch.jit.save puts `_extra_files` into the folder `extra` of its zip.
+
+    Raises:
+        ArtifactError: it is no TorchScript file.
+        OSError: it cannot be read.
     """
     found = {}
     try:
@@ -100,8 +100,6 @@ def _extra_files(path: Path) -> dict[str, bytes]:
                     found[name] = archive.read(entry)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise not_torchscript(path, error) from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     return found
 
 
@@ -166,8 +164,7 @@ def _geometry(module: object) -> Geometry | None:
     resize_size, image_size = (getattr(module, name, None) for name in ("resize_size", "image_size"))
     if not (has_halves and isinstance(resize_size, int) and isinstance(image_size, int)):
         return None
-    is_bicubic = getattr(module, "interpolation", "bilinear") == "bicubic"
-    is_squashed = getattr(module, "fit", "crop") == "squash"
-    return Geometry(
-        resize_size, image_size, "bicubic" if is_bicubic else "bilinear", "squash" if is_squashed else "crop"
-    )
+    interpolation, fit = getattr(module, "interpolation", "bilinear"), getattr(module, "fit", "crop")
+    if interpolation not in get_args(Interpolation) or fit not in get_args(Fit):
+        return None  # only its own forward knows how
+    return Geometry(resize_size, image_size, cast(Interpolation, interpolation), cast(Fit, fit))

@@ -188,7 +188,9 @@ class _Server(uvicorn.Server):
         if os.getppid() != self._parent:
             os._exit(1)  # the supervisor is gone, and nobody would ever end this process
         status = self._place.status
-        status.publish(accepting=self._acceptor.is_open, ready=self._is_ready(), connections=self._count_connections())
+        status.publish(
+            accepting=self._acceptor.is_open, ready=self._service.is_ready_itself, connections=self._count_connections()
+        )
         self._connections.set_excess(self._acceptor.excess())
         if self._service.watchdog.verdict.restart_because:
             status.ask_for_restart()
@@ -202,15 +204,7 @@ class _Server(uvicorn.Server):
             return True
         if self._service.phase is not Phase.SERVING and not self._place.board.draining:  # only this worker ends
             return False
-        return self._is_ready() or not any(status.serves for status in self._place.siblings)
-
-    def _is_ready(self) -> bool:
-        try:
-            self._service.check_own_readiness()
-            self._service.check_started()
-        except PredictorError:
-            return False
-        return True
+        return self._service.is_ready_itself or not any(status.serves for status in self._place.siblings)
 
     async def _hear_last_requests(self) -> None:
         """Answers one more request on each open connection and closes it, until all are closed or the time is up."""

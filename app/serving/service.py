@@ -116,9 +116,10 @@ class Service:
 
     @property
     def is_ready_itself(self) -> bool:
-        """Whether this process is ready for requests, whatever its siblings are."""
+        """Whether this process serves all its models, whatever its siblings do."""
         try:
             self.check_own_readiness()
+            self.check_started()
         except PredictorError:
             return False
         return True

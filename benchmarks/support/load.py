@@ -142,7 +142,7 @@ class ProcessTree:
     def resident_bytes(self) -> int:
         """Returns the memory that all of them hold (RSS)."""
         pages = 0
-        for pid in self._members():
+        for pid in self.members():
             with suppress(OSError):
                 pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -150,12 +150,13 @@ class ProcessTree:
     def open_files(self) -> int:
         """Returns how many file descriptors all of them have open."""
         count = 0
-        for pid in self._members():
+        for pid in self.members():
             with suppress(OSError):
                 count += len(os.listdir(f"/proc/{pid}/fd"))
         return count
 
-    def _members(self) -> list[int]:
+    def members(self) -> list[int]:
+        """Returns the ids of the processes, the root first."""
         members = [self._root]
         for pid in members:  # which grows meanwhile
             with suppress(OSError):

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 from torchvision import transforms
 
-from tests.support.colours import StartApp, colour_image
+from tests.support.colours import StartApp, colour_image, colour_predictor
 from training.data.pixel_store import as_planes
 
 pytestmark = pytest.mark.slow
@@ -374,3 +374,14 @@ def test_names_that_are_added_later_are_seen(start_app: StartApp, tmp_path: Path
     while client.get("/health/ready").status_code != 200:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_predictor_with_a_filter_of_a_later_release_resizes_by_itself(start_app: StartApp, tmp_path: Path) -> None:
+    """Bilinear in its place would be another answer, and a file without a manifest has no golden images to show it."""
+    predictor = colour_predictor(network())
+    predictor.interpolation = "lanczos"
+    client = start_app(model=str(save(predictor, tmp_path / "later.pt")))
+    assert client.app.state.service.registry.get().artifact.geometry is None  # type: ignore[attr-defined]
+
+    predictions = client.post("/predict", content=colour_image("red")).json()["predictions"]
+    assert predictions[0]["class_name"] == "red"

@@ -75,13 +75,12 @@ def evaluate_published(model: str, folder: Path, *, store_root: Path) -> Publish
         raise ArtifactError(f"{version_folder / MODEL_FILE} cannot be loaded: {str(error).splitlines()[0]}") from error
     unreadable: list[tuple[Path, str]] = []
     probabilities, labels = [], []
-    size = manifest.preprocessing
-    geometry = Geometry(size.resize_size, size.image_size, size.interpolation, size.fit)
+    geometry = Geometry.of(manifest.preprocessing)
     for batch in _batches(files):
         images = []
         for path, label in batch:
             try:
-                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * size.resize_size)
+                image = decode(path.read_bytes(), min_shorter_side=MIN_DETAIL * geometry.resize_size)
             except (ImageError, OSError) as error:
                 unreadable.append((path, str(error)))
                 continue

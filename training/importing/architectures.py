@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from app.store.manifest import Preprocessing
 from training.config.file import nearest
 from training.errors import SourceError
-from training.importing.preprocessing import Preprocessing, interpolation_named
+from training.importing.preprocessing import interpolation_named
 from training.importing.weights import Tensors, fitted
 
 
@@ -65,10 +66,14 @@ def _timm(name: str, class_count: int) -> tuple[nn.Module, Preprocessing | None]
     size, mode = own["input_size"][-1], own.get("crop_mode") or "center"
     if mode not in {"center", "squash"}:
         raise SourceError(f"timm's {name} prepares its images with crop mode {mode!r}, which is not computed here.")
-    filter_name, mean, std = interpolation_named(own["interpolation"]), tuple(own["mean"]), tuple(own["std"])
-    if mode == "squash":
-        return network, Preprocessing(size, size, mean, std, filter_name, "squash")
-    return network, Preprocessing(size, math.floor(size / own["crop_pct"]), mean, std, filter_name)
+    return network, Preprocessing(
+        image_size=size,
+        resize_size=size if mode == "squash" else math.floor(size / own["crop_pct"]),
+        mean=own["mean"],
+        std=own["std"],
+        interpolation=interpolation_named(own["interpolation"]),
+        fit="squash" if mode == "squash" else "crop",
+    )
 
 
 def _torchvision(name: str, class_count: int) -> tuple[nn.Module, Preprocessing | None]:
@@ -80,8 +85,13 @@ def _torchvision(name: str, class_count: int) -> tuple[nn.Module, Preprocessing 
     options = {"init_weights": False, "aux_logits": False} if name in {"googlenet", "inception_v3"} else {}
     network = models.get_model(name, weights=None, num_classes=class_count, **options)
     own = models.get_model_weights(name).DEFAULT.transforms()
-    filter_name = interpolation_named(own.interpolation.value)
-    return network, Preprocessing(own.crop_size[0], own.resize_size[0], tuple(own.mean), tuple(own.std), filter_name)
+    return network, Preprocessing(
+        image_size=own.crop_size[0],
+        resize_size=own.resize_size[0],
+        mean=own.mean,
+        std=own.std,
+        interpolation=interpolation_named(own.interpolation.value),
+    )
 
 
 def _shortened(text: str, most: int = 300) -> str:

@@ -13,8 +13,10 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from app.images.geometry import Fit
+from app.store.manifest import Preprocessing
 from training.errors import SourceError
-from training.importing.preprocessing import Preprocessing, interpolation_named
+from training.importing.preprocessing import interpolation_named
 
 CONFIG_FILE: Final = "config.json"
 _PREPROCESSOR_FILE: Final = "preprocessor_config.json"
@@ -66,6 +68,8 @@ def read_folder(folder: Path) -> tuple[nn.Module, Preprocessing | None, list[str
         raise SourceError(f"{folder} cannot be read by transformers: {reason}") from error
     if missing := sorted(report["missing_keys"]):
         raise SourceError(f"{folder} has no weights for {', '.join(missing[:5])}: it was never trained to classify.")
+    if classifier.config.problem_type not in {None, "single_label_classification"}:
+        raise SourceError(f"{folder} is for {classifier.config.problem_type}: only one class an image is served here.")
     names = classifier.config.id2label
     labels = [str(names[number]) for number in range(len(names))]
     return Logits(classifier.eval()), _preprocessing(folder / _PREPROCESSOR_FILE), labels
@@ -79,24 +83,40 @@ def _preprocessing(path: Path) -> Preprocessing | None:
     if not path.exists():
         return None
     own = _json(path)
-    if own.get("do_rescale", True) and abs(own.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-6:
-        raise SourceError(f"{path} scales samples by {own['rescale_factor']}, and not by 1/255.")
-    normalised = own.get("do_normalize", True)
-    mean = tuple(own["image_mean"]) if normalised else (0.0,) * 3
-    std = tuple(own["image_std"]) if normalised else (1.0,) * 3
-    filter_name = interpolation_named(own.get("resample", 2))
+    try:
+        image_size, resize_size, fit = _sizes(own, path)
+        factor = own.get("rescale_factor", 1 / 255) if own.get("do_rescale", True) else 1
+        if abs(factor * 255 - 1) > 1e-6:
+            raise SourceError(f"{path} scales samples by {factor}, and not by 1/255.")
+        normalised = own.get("do_normalize", True)
+        return Preprocessing(
+            image_size=image_size,
+            resize_size=resize_size,
+            mean=own["image_mean"] if normalised else (0.0,) * 3,
+            std=own["image_std"] if normalised else (1.0,) * 3,
+            interpolation=interpolation_named(own.get("resample", 2)),
+            fit=fit,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(f"{path} is not the configuration of an image processor: {error!r}.") from error
+
+
+def _sizes(own: dict[str, Any], path: Path) -> tuple[int, int, Fit]:
+    """Returns the size of the image that the network sees, the size before the crop, and how they are reached."""
+    if not own.get("do_resize", True):
+        raise SourceError(f"{path} does not resize its images, as is done here.")
     size = own.get("size", {"height": 224, "width": 224})
     size = {"height": size, "width": size} if isinstance(size, int) else size
+    side = _side(size, path)
     if "ConvNext" in str(own.get("image_processor_type") or own.get("feature_extractor_type")):
-        side, share = _side(size, path), own.get("crop_pct") or 224 / 256
         if side >= 384:  # which resizes each side by itself
-            return Preprocessing(side, side, mean, std, filter_name, "squash")
-        return Preprocessing(side, int(side / share), mean, std, filter_name)
-    if own.get("do_center_crop"):
-        if "shortest_edge" not in size:
-            raise SourceError(f"{path} resizes each side by itself and then cuts out the centre: not computed here.")
-        return Preprocessing(_side(own.get("crop_size", size), path), _side(size, path), mean, std, filter_name)
-    return Preprocessing(_side(size, path), _side(size, path), mean, std, filter_name, "squash")
+            return side, side, "squash"
+        return side, int(side / (own.get("crop_pct") or 224 / 256)), "crop"
+    if not own.get("do_center_crop"):
+        return side, side, "squash"
+    if "shortest_edge" not in size:
+        raise SourceError(f"{path} resizes each side by itself and then cuts out the centre: not computed here.")
+    return _side(own.get("crop_size", size), path), side, "crop"
 
 
 def _side(size: Any, path: Path) -> int:

@@ -5,9 +5,7 @@ source -> which kind it is -> network or ONNX, preprocessing, labels -> verify -
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +18,17 @@ from app.store.labels import read_labels
 from app.store.manifest import (
     GOLDEN_FILE,
     ONNX_FILE,
-    Architecture,
     Fidelity,
     GoldenExample,
     GoldenExamples,
     Manifest,
     TrainingData,
 )
-from app.store.manifest import Preprocessing as StoredPreprocessing
 from app.store.publishing import publish
 from training.errors import SourceError
-from training.export.export import Provenance, export
+from training.export.export import Provenance, export, new_manifest
 from training.export.import_pretrained import GOLDEN_FOLDER
-from training.importing.preprocessing import Given, Preprocessing
-from training.runs.versions import installed_versions
+from training.importing.preprocessing import Given
 
 
 @dataclass(frozen=True)
@@ -57,8 +52,28 @@ class Source:
     licence: str | None = None
 
     def golden_images(self) -> list[bytes]:
-        """Returns the encoded images that prove the model."""
-        return [path.read_bytes() for path in self.golden or sorted(GOLDEN_FOLDER.glob("*.jpg"))]
+        """Returns the encoded images that prove the model.
+
+        Raises:
+            SourceError: one of them cannot be read.
+        """
+        try:
+            return [path.read_bytes() for path in self.golden or sorted(GOLDEN_FOLDER.glob("*.jpg"))]
+        except OSError as error:
+            raise SourceError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+    def provenance(self, architecture: str) -> Provenance:
+        """Returns where the model comes from, as far as that is known.
+
+        Args:
+            architecture: what the network is called.
+        """
+        return Provenance(
+            architecture=architecture,
+            training_data=TrainingData(name="unknown"),
+            licence=self.licence,
+            source=self.path.name,
+        )
 
     def names(self, own: list[str] | None = None) -> list[str]:
         """Returns the names of the classes.
@@ -143,12 +158,7 @@ def _import_network(source: Source, store_root: Path, name: str) -> Path:
         store_root=store_root,
         name=name,
         golden_images=source.golden_images(),
-        provenance=Provenance(
-            architecture=architecture,
-            training_data=TrainingData(name="unknown"),
-            licence=source.licence,
-            source=path.name,
-        ),
+        provenance=source.provenance(architecture),
     )
 
 
@@ -165,10 +175,7 @@ def _import_onnx(source: Source, store_root: Path, name: str) -> Path:
         given = Given(**vars(given) | {"mean": (0.0,) * 3, "std": (1.0,) * 3})
     preprocessing, names = given.over(None), source.names()
     encoded = source.golden_images()
-    geometry = Geometry(
-        preprocessing.resize_size, preprocessing.image_size, preprocessing.interpolation, preprocessing.fit
-    )
-    images = np.stack([resize_and_crop(decode(image), geometry) for image in encoded])
+    images = np.stack([resize_and_crop(decode(image), Geometry.of(preprocessing)) for image in encoded])
     probabilities, gives_logits = answers(classifier, images, preprocessing)
     if probabilities.shape[1] != len(names):
         raise SourceError(f"The model has {probabilities.shape[1]} classes, and {len(names)} names are given.")
@@ -181,41 +188,23 @@ def _import_onnx(source: Source, store_root: Path, name: str) -> Path:
         )
     )
 
+    provenance = source.provenance(source.architecture or f"onnx:{classifier.model.graph.name or 'unnamed'}")
+
     def write(folder: Path, version: int) -> Manifest:
         (folder / ONNX_FILE).write_bytes(twin.SerializeToString())
         (folder / GOLDEN_FILE).write_text(golden.model_dump_json(), encoding="utf-8")
-        return Manifest(
-            format_version=2,
-            name=name,
-            version=version,
-            created_at=datetime.now(UTC).replace(microsecond=0),
-            class_names=tuple(names),
-            preprocessing=_stored(preprocessing),
-            architecture=Architecture(
-                name=source.architecture or f"onnx:{classifier.model.graph.name or 'unnamed'}",
-                parameter_count=sum(int(np.prod(each.dims)) for each in classifier.model.graph.initializer),
-            ),
-            training_data=TrainingData(name="unknown"),
-            licence=source.licence,
-            source=source.path.name,
-            library_versions={
-                "python": platform.python_version(), **installed_versions(("onnx", "onnxruntime", "numpy"))
-            },
+        return new_manifest(
+            name,
+            version,
+            tuple(names),
+            preprocessing,
+            provenance,
+            parameter_count=sum(int(np.prod(each.dims)) for each in classifier.model.graph.initializer),
             fidelity=Fidelity(golden_count=len(encoded), max_abs_deviation=0.0, onnx_max_abs_deviation=deviation),
-        )  # fmt: skip
+            format_version=2,
+        )
 
     try:
         return publish(store_root, name, write)
     except OSError as error:
         raise ArtifactError(f"The store {store_root} cannot be written: {error.strerror}.") from error
-
-
-def _stored(preprocessing: Preprocessing) -> StoredPreprocessing:
-    return StoredPreprocessing(
-        resize_size=preprocessing.resize_size,
-        image_size=preprocessing.image_size,
-        mean=preprocessing.mean,
-        std=preprocessing.std,
-        interpolation=preprocessing.interpolation,
-        fit=preprocessing.fit,
-    )

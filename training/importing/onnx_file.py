@@ -8,6 +8,7 @@ There is no TorchScript of it: OpenVINO alone serves it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from app.store.manifest import Preprocessing
 from training.errors import SourceError
 from training.export.onnx_twin import MAX_ONNX_DEVIATION, ONNX_INPUT, ONNX_OUTPUT
-from training.importing.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -98,7 +99,8 @@ def answers(
         given = (images.astype(np.float32) / np.float32(255) - mean) / std
     if not classifier.channels_last:
         given = given.transpose(0, 3, 1, 2)
-    rows = [_run(classifier.model, {classifier.input_name: np.ascontiguousarray(image[None])}) for image in given]
+    run = _runner(classifier.model, classifier.input_name)
+    rows = [run(image[None]) for image in given]
     if any(row.ndim != 2 or row.shape[0] != 1 for row in rows):
         raise SourceError(f"The model gives the shape {rows[0].shape} for an image, and not (1, classes).")
     found = np.concatenate(rows).astype(np.float32)
@@ -188,9 +190,8 @@ def deviation_of(
     """
     batches = [images[index : index + 1] for index in range(len(images))] if one_by_one else [images, images[:1]]
     wanted = expected if one_by_one else np.concatenate([expected, expected[:1]])
-    found = np.concatenate(
-        [_run(twin, {ONNX_INPUT: np.ascontiguousarray(batch.transpose(0, 3, 1, 2))}) for batch in batches]
-    )
+    run = _runner(twin, ONNX_INPUT)
+    found = np.concatenate([run(batch.transpose(0, 3, 1, 2)) for batch in batches])
     deviation = float(np.abs(found - wanted).max())
     if not deviation <= MAX_ONNX_DEVIATION:
         raise SourceError(
@@ -219,15 +220,24 @@ def _batch_of(classifier: Classifier) -> int | str:
     return fixed or "N"
 
 
-def _run(model: onnx.ModelProto, given: dict[str, npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+def _runner(model: onnx.ModelProto, input_name: str) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    """Returns a function that computes the model's first output for one batch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        found: npt.NDArray[np.float32] = session.run(None, given)[0]
-    except Exception as error:  # onnxruntime's errors share no base class
-        reason = str(error).strip().splitlines()[0]
-        raise SourceError(f"The model fails on a photo: {reason}") from error
-    return found
+    session: onnxruntime.InferenceSession | None = None
+
+    def run(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        nonlocal session
+        try:
+            session = session or onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+            found: npt.NDArray[np.float32] = session.run(None, {input_name: np.ascontiguousarray(batch)})[0]
+        except Exception as error:  # onnxruntime's errors share no base class
+            reason = str(error).strip().splitlines()[0]
+            raise SourceError(f"The model fails on a photo: {reason}") from error
+        return found
+
+    return run

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
+from app.images.geometry import Fit, Interpolation
+from app.store.manifest import Preprocessing
 from training.errors import SourceError
-
-Interpolation = Literal["bilinear", "bicubic"]
-Fit = Literal["crop", "squash"]
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How pixels become a network's input.
+class Given:
+    """What the caller says about the preprocessing; None leaves it to the model's own configuration.
 
     Attributes:
         image_size: the side S of the square that the network sees, in pixels.
@@ -22,27 +20,6 @@ class Preprocessing:
         std: the standard deviation of each channel, for samples in [0, 1].
         interpolation: the filter of the resize, antialiased.
         fit: whether the centre is cut out, or each side is resized by itself.
-    """
-
-    image_size: int
-    resize_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation = "bilinear"
-    fit: Fit = "crop"
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the caller says about the preprocessing; None leaves it to the model's own configuration.
-
-    Attributes:
-        image_size: as in `Preprocessing`.
-        resize_size: as in `Preprocessing`.
-        mean: as in `Preprocessing`.
-        std: as in `Preprocessing`.
-        interpolation: as in `Preprocessing`.
-        fit: as in `Preprocessing`.
     """
 
     image_size: int | None = None
@@ -63,7 +40,7 @@ class Given:
         """
         said = {name: value for name, value in vars(self).items() if value is not None}
         if own:
-            return replace(own, **said)
+            return Preprocessing(**own.model_dump() | said)
         missing = [f"--{name.replace('_', '-')}" for name in ("image_size", "mean", "std") if name not in said]
         if missing:
             raise SourceError(

@@ -12,16 +12,32 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from app.store.manifest import Preprocessing
 from training.errors import SourceError
 from training.importing.hugging_face import CONFIG_FILE, _preprocessing, read_folder
 from training.importing.onnx_file import answers, read_classifier
-from training.importing.preprocessing import Given, Preprocessing, interpolation_named
+from training.importing.preprocessing import Given, interpolation_named
 from training.importing.weights import fitted, read_tensors
 
 pytestmark = pytest.mark.slow
 
 PLAIN = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3, "size": {"height": 64, "width": 64}}
 MEAN = (0.5,) * 3
+
+
+def sized(
+    image_size: int, resize_size: int, mean: tuple[float, ...], std: tuple[float, ...], *geometry: str
+) -> Preprocessing:
+    """Preprocessing in few words."""
+    interpolation, fit = geometry + ("bilinear", "crop")[len(geometry) :]
+    return Preprocessing(
+        image_size=image_size,
+        resize_size=resize_size,
+        mean=mean,
+        std=std,
+        interpolation=interpolation,  # type: ignore[arg-type]
+        fit=fit,  # type: ignore[arg-type]
+    )
 
 
 def described(folder: Path, **changes: Any) -> Preprocessing | None:
@@ -31,14 +47,14 @@ def described(folder: Path, **changes: Any) -> Preprocessing | None:
 
 
 def test_processors_of_hugging_face_are_read(tmp_path: Path) -> None:
-    squashed = Preprocessing(64, 64, MEAN, MEAN, "bicubic", "squash")
+    squashed = sized(64, 64, MEAN, MEAN, "bicubic", "squash")
     assert described(tmp_path) == squashed
     assert described(tmp_path, size=64, do_normalize=True) == squashed
-    assert described(tmp_path, do_normalize=False) == Preprocessing(64, 64, (0,) * 3, (1,) * 3, "bicubic", "squash")
+    assert described(tmp_path, do_normalize=False) == sized(64, 64, (0,) * 3, (1,) * 3, "bicubic", "squash")
     cropped = described(tmp_path, size={"shortest_edge": 80}, do_center_crop=True, crop_size=64, resample=2)
-    assert cropped == Preprocessing(64, 80, MEAN, MEAN)
+    assert cropped == sized(64, 80, MEAN, MEAN)
     large = described(tmp_path, size={"shortest_edge": 384}, image_processor_type="ConvNextImageProcessor")
-    assert large == Preprocessing(384, 384, MEAN, MEAN, "bicubic", "squash")
+    assert large == sized(384, 384, MEAN, MEAN, "bicubic", "squash")
     assert _preprocessing(tmp_path / "missing.json") is None
 
 
@@ -46,6 +62,10 @@ def test_processors_of_hugging_face_are_read(tmp_path: Path) -> None:
     ("changes", "sentence"),
     [
         ({"rescale_factor": 1 / 127.5}, "and not by 1/255"),
+        ({"do_rescale": False}, "scales samples by 1, and not by 1/255"),
+        ({"do_resize": False}, "does not resize its images"),
+        ({"image_mean": None}, "is not the configuration of an image processor"),
+        ({"size": "large"}, "only squares are computed here"),
         ({"resample": 1}, "only bilinear and bicubic are computed here"),
         ({"size": {"height": 64, "width": 96}}, "only squares are computed here"),
         ({"do_center_crop": True}, "resizes each side by itself and then cuts out the centre"),
@@ -71,8 +91,8 @@ def test_folder_that_is_not_whole_is_refused(tmp_path: Path, config: str | None,
 def test_what_neither_file_nor_caller_says_is_asked_for() -> None:
     with pytest.raises(SourceError, match="give --image-size, --std"):
         Given(mean=MEAN).over(None)
-    assert Given(64, mean=MEAN, std=MEAN).over(None) == Preprocessing(64, 64, MEAN, MEAN)
-    assert Given(fit="squash").over(Preprocessing(64, 80, MEAN, MEAN)).fit == "squash"
+    assert Given(64, mean=MEAN, std=MEAN).over(None) == sized(64, 64, MEAN, MEAN)
+    assert Given(fit="squash").over(sized(64, 80, MEAN, MEAN)).fit == "squash"
     assert interpolation_named("bicubic") == "bicubic"
 
 
@@ -107,7 +127,7 @@ def test_onnx_that_gives_nan_is_refused(tmp_path: Path) -> None:
     onnx.save(model_of(["n", 3, 8, 8], value=float("nan")), tmp_path / "m.onnx")
     classifier = read_classifier(tmp_path / "m.onnx")
     with pytest.raises(SourceError, match="gives NaN"):
-        answers(classifier, np.zeros((1, 8, 8, 3), np.uint8), Preprocessing(8, 8, MEAN, MEAN))
+        answers(classifier, np.zeros((1, 8, 8, 3), np.uint8), sized(8, 8, MEAN, MEAN))
 
 
 @pytest.mark.parametrize(
