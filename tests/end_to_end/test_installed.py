@@ -53,6 +53,7 @@ def test_files_are_classified_in_an_empty_folder(tmp_path: Path, cat: Pixels) ->
 
 def test_plain_torchscript_says_that_it_needs_torch(tmp_path: Path, imagenet_store: Path) -> None:
     model = imagenet_store / "imagenet" / "1" / "model.pt"
+    Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
     done = command(tmp_path, "predict", "--model", str(model), "x.png")
 
     assert "pip install 'image-predictor[torch]'" in done.stdout + done.stderr
