@@ -16,7 +16,6 @@ def add_health_routes(app: FastAPI, service: Service) -> None:
     Args:
         app: the application.
         service: the service whose state the probes tell.
-        sampler: reads the gauges that are only up to date when they are asked for.
     """
 
     # Kubernetes' own components call it /livez or /healthz, and so does most of what runs on Kubernetes.

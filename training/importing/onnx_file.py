@@ -8,7 +8,8 @@ There is no TorchScript of it: OpenVINO alone serves it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,18 +227,22 @@ def _runner(model: onnx.ModelProto, input_name: str) -> Callable[[npt.NDArray[An
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session: onnxruntime.InferenceSession | None = None
+    with _failure_told():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
     def run(batch: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        nonlocal session
-        try:
-            session = session or onnxruntime.InferenceSession(
-                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-            )
+        with _failure_told():
             found: npt.NDArray[np.float32] = session.run(None, {input_name: np.ascontiguousarray(batch)})[0]
-        except Exception as error:  # onnxruntime's errors share no base class
-            reason = str(error).strip().splitlines()[0]
-            raise SourceError(f"The model fails on a photo: {reason}") from error
         return found
 
     return run
+
+
+@contextmanager
+def _failure_told() -> Iterator[None]:
+    """Makes a sentence of whatever onnxruntime raises; its errors share no base class."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SourceError(f"The model fails on a photo: {reason}") from error
