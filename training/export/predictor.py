@@ -67,16 +67,9 @@ class Predictor(nn.Module):
     ) -> None:
         super().__init__()
         resize_size = image_size if resize_size is None else resize_size
-        if not 1 <= image_size <= resize_size:
-            raise ValueError(f"image_size ({image_size}) must be between 1 and resize_size ({resize_size}).")
+        check_numbers(image_size, resize_size, mean, std)
         if interpolation not in ("bilinear", "bicubic") or fit not in ("crop", "squash"):
             raise ValueError(f"interpolation {interpolation!r} and fit {fit!r} cannot be computed.")
-        if len(mean) != len(std) or len(mean) not in (1, 3):
-            raise ValueError(f"mean and std must both have 1 or 3 values, not {len(mean)} and {len(std)}.")
-        if not all(math.isfinite(value) for value in mean):
-            raise ValueError(f"mean must be finite, not {tuple(mean)}.")
-        if not all(0 < value < math.inf for value in std):
-            raise ValueError(f"std must be positive and finite, not {tuple(std)}.")
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature must be positive and finite, not {temperature}.")
         if not class_names:
@@ -159,6 +152,28 @@ class Predictor(nn.Module):
                 pixels = (pixels * self.luma).sum(dim=1, keepdim=True)  # (N, 1, S, S)
             logits = self.model((pixels - self.mean) / self.std)  # (N, C)
             return torch.softmax(logits.to(torch.float32) / self.temperature, dim=1)
+
+
+def check_numbers(image_size: int, resize_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Checks the numbers of a preprocessing.
+
+    Args:
+        image_size: the side of the square that the network sees, in pixels.
+        resize_size: the shorter side of an image before the crop, in pixels.
+        mean: the mean of each channel, for samples in [0, 1].
+        std: the standard deviation of each channel, for samples in [0, 1].
+
+    Raises:
+        ValueError: no image can be prepared with them.
+    """
+    if not 1 <= image_size <= resize_size:
+        raise ValueError(f"image_size ({image_size}) must be between 1 and resize_size ({resize_size}).")
+    if len(mean) != len(std) or len(mean) not in (1, 3):
+        raise ValueError(f"mean and std must both have 1 or 3 values, not {len(mean)} and {len(std)}.")
+    if not all(math.isfinite(value) for value in mean):
+        raise ValueError(f"mean must be finite, not {tuple(mean)}.")
+    if not all(0 < value < math.inf for value in std):
+        raise ValueError(f"std must be positive and finite, not {tuple(std)}.")
 
 
 def _axis_weights(length: int, resized_length: int, crop_size: int, bicubic: bool) -> tuple[int, int, torch.Tensor]:

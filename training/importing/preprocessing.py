@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.images.geometry import Fit, Interpolation
 from app.store.manifest import Preprocessing
 from training.errors import SourceError
+from training.export.predictor import check_numbers
 
 
 @dataclass(frozen=True)
@@ -36,17 +37,21 @@ class Given:
             own: what the model's configuration says; None if it says nothing.
 
         Raises:
-            SourceError: neither says what is needed.
+            SourceError: neither says what is needed, or no image can be prepared with what they say.
         """
         said = {name: value for name, value in vars(self).items() if value is not None}
-        if own:
-            return Preprocessing(**own.model_dump() | said)
         missing = [f"--{name.replace('_', '-')}" for name in ("image_size", "mean", "std") if name not in said]
-        if missing:
+        if missing and not own:
             raise SourceError(
                 f"The source does not say how it prepares its images: give {', '.join(missing)}, as in its training."
             )
-        return Preprocessing(**{"resize_size": said["image_size"]} | said)
+        usual = own.model_dump() if own else {"resize_size": said["image_size"]}
+        together = Preprocessing(**usual | said)
+        try:
+            check_numbers(together.image_size, together.resize_size, together.mean, together.std)
+        except ValueError as error:
+            raise SourceError(f"No image can be prepared like this: {error}") from error
+        return together
 
 
 def interpolation_named(name: object) -> Interpolation:

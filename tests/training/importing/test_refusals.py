@@ -88,6 +88,22 @@ def test_folder_that_is_not_whole_is_refused(tmp_path: Path, config: str | None,
         read_folder(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"std": (0.0, 1.0, 1.0)}, "std must be positive"),
+        ({"std": (1.0, 1.0)}, "1 or 3 values, not 3 and 2"),
+        ({"mean": (float("nan"),) * 3}, "mean must be finite"),
+        ({"resize_size": 16}, "between 1 and resize_size \\(16\\)"),
+    ],
+)
+def test_numbers_that_prepare_no_image_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    given: dict[str, Any] = {"image_size": 32, "mean": MEAN, "std": MEAN} | changes
+    for own in (None, sized(64, 64, MEAN, MEAN)):
+        with pytest.raises(SourceError, match=sentence):
+            Given(**given).over(own)
+
+
 def test_what_neither_file_nor_caller_says_is_asked_for() -> None:
     with pytest.raises(SourceError, match="give --image-size, --std"):
         Given(mean=MEAN).over(None)
