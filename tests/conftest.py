@@ -66,10 +66,14 @@ def _only_slow_tests_start_processes(request: pytest.FixtureRequest, monkeypatch
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_not_ignored() -> None:
-    """A shell starts what runs in its background with SIGINT ignored, and a service that inherits that keeps to it."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _services_hear_signals() -> None:
+    """A shell's background and `nohup` have signals ignored, and a service that inherits that keeps to it.
+
+    A signal that is handled here, even by nothing, has its default in a program that is started.
+    """
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
 
 
 @pytest.fixture(scope="session", autouse=True)
