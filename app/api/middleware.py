@@ -13,11 +13,11 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.answers import Timings
+from app.api.answering import Timings
 from app.api.problems import problem_response
-from app.api.request_log import RequestRecorder, request_id_of
 from app.serving.service import Service
 from app.telemetry.logs import request_fields
+from app.telemetry.request_log import RequestRecorder, request_id_of
 from app.telemetry.tracing import RequestSpan
 
 logger = logging.getLogger(__name__)

@@ -1,37 +1,35 @@
 """The routes that classify images.
 
-parameters -> which model? -> room? -> read the upload -> take a permit -> classify -> shape the answer
+parameters -> which model? -> answering.py: read the upload, classify -> answers.py: shape the answer
 """
 
 from __future__ import annotations
 
-import asyncio
+import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import FastAPI, Header, Path, Query, Request, Response
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
 
-from app.api.answers import classify, classify_or_explain
-from app.api.bodies.uploads import Upload, declared_bytes, read_image, read_images
-from app.api.disconnect import unless_disconnected
-from app.api.large_answers import answer_of, answer_of_batch, check_answer_size
+from app.api.answering import Answering, Image
+from app.api.answers import answer_of, answer_of_batch, check_answer_size, image_prediction
+from app.api.bodies.uploads import Upload, read_image, read_images
 from app.api.models import ModelName
-from app.api.problems import responses
+from app.api.plain_route import PlainRoute
+from app.api.problems import problem_details, responses
 from app.api.schemas import (
     BatchPrediction,
     FailedImage,
     ImagePrediction,
     Prediction,
 )
-from app.errors import InvalidParameterError
+from app.errors import ImageError, InvalidParameterError, PredictorError
 from app.models.served_model import ServedModel
 from app.serving.service import Service
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_TOP_K = 5
 _TIMEOUT_HEADER = "X-Request-Timeout-Ms"
@@ -67,31 +65,19 @@ _BATCH_ERRORS = responses(
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
 
 
-class _PlainRoute(APIRoute):
-    """A route that FastAPI only documents: its endpoint is called with the request and its parameters, without FastAPI.
+class _PredictRoute(PlainRoute):
+    """A plain route whose endpoint takes `top_k` and `timeout_ms` too."""
 
-    For each request, FastAPI solves dependencies, keeps two exit stacks and validates. On a small network that took
-    18 % of the interpreter's time (benchmarks/NOTES.md).
-    """
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-
-        async def call_endpoint(scope: Scope, receive: Receive, send: Send) -> None:
-            request = Request(scope, receive, send)
-            response = await self.endpoint(request, **scope["path_params"], **_parameters_of(request))
-            await response(scope, receive, send)
-
-        self.app = call_endpoint
-
-
-def _parameters_of(request: Request) -> dict[str, int | None]:
-    """Returns `top_k` and `timeout_ms` of a request, None for a parameter that was not sent."""
-    top_k = request.query_params.get("top_k") if request.scope["query_string"] else None
-    return {
-        "top_k": _whole_number("top_k", top_k),
-        "timeout_ms": _whole_number(_TIMEOUT_HEADER, request.headers.get(_TIMEOUT_HEADER)),
-    }
+    async def call(self, request: Request) -> Response:
+        """Returns the endpoint's answer to a request; a parameter that was not sent is None."""
+        top_k = request.query_params.get("top_k") if request.scope["query_string"] else None
+        response: Response = await self.endpoint(
+            request,
+            **request.scope["path_params"],
+            top_k=_whole_number("top_k", top_k),
+            timeout_ms=_whole_number(_TIMEOUT_HEADER, request.headers.get(_TIMEOUT_HEADER)),
+        )
+        return response
 
 
 def _whole_number(name: str, text: str | None) -> int | None:
@@ -133,29 +119,24 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
             raise InvalidParameterError(f"top_k is {top_k}; the model has {class_count} classes.")
         return model, top_k or min(_DEFAULT_TOP_K, class_count)
 
-    @contextmanager
-    def upload_of(request: Request, model: ServedModel, timeout_ms: int | None) -> Iterator[Upload]:
-        started_at = request.state.started_at
-        patience = math.inf if timeout_ms is None else started_at + timeout_ms / 1000
-        # The body of a request that is refused here is never read.
-        declared = min(declared_bytes(request), settings.max_body_bytes)
-        deadline = service.deadline_of(started_at, patience)
-        service.check_admissible(model=model.artifact.name, declared_bytes=declared, deadline=deadline)
-        with service.admission.hold_bytes() as held:
-            yield Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, patience, held)
+    def answering(request: Request, model: ServedModel, timeout_ms: int | None) -> Answering:
+        return Answering(service, request, model, math.inf if timeout_ms is None else timeout_ms / 1000)
 
     async def predict_one(request: Request, model: ServedModel, top_k: int, timeout_ms: int | None) -> Response:
-        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
-            encoded = await read_image(request, upload)
-            deadline = service.deadline_of(time.monotonic(), upload.patience)
-            with service.admission.admit(model=model.artifact.name, deadline=deadline):
-                work = classify(service, model, encoded, top_k=top_k, deadline=deadline, timings=request.state.timings)
-                answer = await unless_disconnected(request, work, deadline=deadline)
+        way = answering(request, model, timeout_ms)
+
+        async def read(upload: Upload) -> list[Image]:
+            return [await read_image(request, upload)]
+
+        async def answer(image: Image, deadline: float) -> ImagePrediction:
+            return await image_prediction(await way.classify(image, deadline), model.artifact.class_names, top_k)
+
+        [answered] = await way.each(read, answer)
         prediction = Prediction(
             model=model.artifact.name,
             version=model.artifact.version,
-            predictions=answer.predictions,
-            image=answer.image,
+            predictions=answered.predictions,
+            image=answered.image,
         )
         return await answer_of(prediction, predictions=top_k, admission=service.admission)
 
@@ -174,7 +155,7 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
                 app.router.add_api_route(
                     path,
                     handler,
-                    route_class_override=_PlainRoute,
+                    route_class_override=_PredictRoute,
                     methods=[method],
                     operation_id=f"{handler.__name__}_{method.lower()}" if len(methods) > 1 else None,
                     summary=summary,
@@ -204,31 +185,28 @@ def add_prediction_routes(app: FastAPI, service: Service) -> None:
         """Send each image as a form field `files`. An image that fails gets an error as its result."""
         model, top_k = model_for(top_k)
 
-        async def classify_all(images: list[bytearray], deadline: float) -> list[ImagePrediction | FailedImage]:
-            return await asyncio.gather(
-                *(
-                    classify_or_explain(
-                        service,
-                        model,
-                        encoded,
-                        request_id=request.state.request_id,
-                        top_k=top_k,
-                        deadline=deadline,
-                        timings=request.state.timings,
-                    )
-                    for encoded in images
-                )
-            )
+        way, request_id = answering(request, model, timeout_ms), request.state.request_id
 
-        with model.usage.hold(), upload_of(request, model, timeout_ms) as upload:
+        async def read(upload: Upload) -> list[bytearray]:
             images = await read_images(request, upload, max_images=settings.max_images_per_request)
             check_answer_size(len(images), top_k)
-            deadline = service.deadline_of(time.monotonic(), upload.patience)
-            with service.admission.admit(len(images), model=model.artifact.name, deadline=deadline):
-                work = classify_all(images, deadline)
-                results = await unless_disconnected(request, work, deadline=deadline)
+            return images
+
+        async def answer(image: Image, deadline: float) -> ImagePrediction | FailedImage:
+            try:
+                return await image_prediction(await way.classify(image, deadline), model.artifact.class_names, top_k)
+            except ImageError as error:
+                return FailedImage(error=problem_details(error.code, error.detail, request_id))
+            except PredictorError:  # it concerns the request or the service, and so all images
+                raise
+            except Exception:
+                logger.exception("An image of request %s failed.", request_id)
+                detail = "The image could not be classified; the log has the reason under the request id."
+                return FailedImage(error=problem_details("internal", detail, request_id))
+
+        results = await way.each(read, answer)
         name, version = model.artifact.name, model.artifact.version
-        predictions = top_k * len(images)
+        predictions = top_k * len(results)
         return await answer_of_batch(name, version, results, predictions=predictions, admission=service.admission)
 
     @image_route("/models/{name}/predict", "Classify an image with a model")

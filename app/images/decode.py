@@ -28,7 +28,7 @@ from app.images.formats.libtiff import check_pixels, damage_told
 from app.images.formats.png_chunks import outline_png
 from app.images.formats.tiff_directories import outline_tiff
 from app.images.formats.webp_header import outline_webp
-from app.images.limits import DEFAULT_LIMITS, FORMATS, MAX_SIDE, ImageFormat, ImageLimits
+from app.images.limits import DEFAULT_LIMITS, FORMATS, MAX_SIDE, ImageFormat, ImageLimits, ImageSource
 from app.images.outline import Outline
 from app.images.recognise import HEAD_BYTES, describe_unknown, recognise
 
@@ -99,7 +99,7 @@ class DecodedImage:
 
     Attributes:
         pixels: a Pillow image in mode RGB; smaller than `width` x `height` if it was decoded at a reduced scale.
-        format: the format that was recognised from the content.
+        format: the format that was recognised from the content; `pixels` if it came as pixels.
         width: the width of the upright image at full scale, in pixels.
         height: the height of the upright image at full scale, in pixels.
         adjustments: what was done on the way to RGB, in order.
@@ -109,7 +109,7 @@ class DecodedImage:
     """
 
     pixels: Image.Image
-    format: ImageFormat
+    format: ImageSource
     width: int
     height: int
     adjustments: tuple[Adjustment, ...]

@@ -8,6 +8,9 @@ from typing import Final, Literal, get_args
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIC"]
 
+ImageSource = ImageFormat | Literal["pixels"]
+"""What an image came as: a file of a format, or its pixels."""
+
 FORMATS: Final[tuple[ImageFormat, ...]] = tuple(
     name for name in get_args(ImageFormat) if name != "HEIC" or find_spec("pi_heif") is not None
 )

@@ -24,12 +24,19 @@ import numpy.typing as npt
 
 from app.errors import DeadlineExceededError
 from app.images.colour import Adjustment
-from app.images.limits import ImageFormat, ImageLimits
+from app.images.limits import ImageLimits, ImageSource
 from app.inference.artifact import Artifact
 from app.inference.batcher import Answer, Batcher
 from app.inference.decode_budget import DecodeResources, Turn
-from app.inference.engine import Engine, Probabilities
-from app.inference.prepare import PreparedImage, TakesMuchWorkError, prepare, prepare_elsewhere
+from app.inference.engine import Engine, Pixels, Probabilities
+from app.inference.prepare import (
+    PreparedImage,
+    TakesMuchWorkError,
+    needs_resizing,
+    prepare,
+    prepare_elsewhere,
+    prepare_pixels,
+)
 from app.settings import ModelSettings
 
 
@@ -40,7 +47,7 @@ class Classification:
     Attributes:
         probabilities: the probability of each class, float32 `(C,)`.
         ranking: the class ids `(C,)`, the most probable first. Equally probable ones are in the order of their ids.
-        format: the format that the image was recognised as.
+        format: the format that the image was recognised as; `pixels` if it came as pixels.
         width: the width of the upright image in pixels.
         height: the height of the upright image in pixels.
         adjustments: what was done to the image on its way to RGB, in order.
@@ -53,7 +60,7 @@ class Classification:
 
     probabilities: Probabilities
     ranking: npt.NDArray[np.intp]
-    format: ImageFormat
+    format: ImageSource
     width: int
     height: int
     adjustments: tuple[Adjustment, ...]
@@ -65,8 +72,10 @@ class Classification:
 
 
 @dataclass(frozen=True, slots=True)
-class _Encoded:
-    content: bytes | bytearray = field(repr=False)
+class _Waiting:
+    """An image that waits for its preparation."""
+
+    content: bytes | bytearray | Pixels = field(repr=False)
     limits: ImageLimits
     deadline: float
 
@@ -107,7 +116,7 @@ class Pipeline:
         self._decoding = decoding
         # A stream that holds an image at full size may not wait for the memory of the next one.
         alone = decoding.pool is None and not artifact.is_split
-        self._batcher: Batcher[_Encoded | PreparedImage, PreparedImage, _Computed] = Batcher(
+        self._batcher: Batcher[_Waiting | PreparedImage, PreparedImage, _Computed] = Batcher(
             self._prepare,
             self._infer,
             streams=streams,
@@ -117,12 +126,13 @@ class Pipeline:
         )
 
     async def classify(
-        self, encoded: bytes | bytearray, *, deadline: float, limits: ImageLimits | None = None
+        self, image: bytes | bytearray | Pixels, *, deadline: float, limits: ImageLimits | None = None
     ) -> Classification:
-        """Classifies one encoded image.
+        """Classifies one image.
 
         Args:
-            encoded: the whole file.
+            image: the whole file; or the image's pixels in sRGB, uint8 `(H, W, 3)`, which the engine gets as they are
+                if they have its size `(S, S, 3)`.
             deadline: when the request's time is up, on the clock of `time.monotonic()`.
             limits: which images are accepted; None for those that the settings say.
 
@@ -133,21 +143,22 @@ class Pipeline:
             app.inference.engine.InferenceError: the model failed on this image.
         """
         submitted_at = time.monotonic()
-        waiting = _Encoded(encoded, limits or self._limits, deadline)
-        image: _Encoded | PreparedImage = waiting
+        waiting = _Waiting(image, limits or self._limits, deadline)
+        ready: _Waiting | PreparedImage = waiting
         answer: Answer[_Computed] | None = None
         with suppress(TakesMuchWorkError):
-            if self._decoding.pool is not None:
-                image = await self._in_thread(self._decoding.pool, self._prepare, waiting)
+            is_ready = isinstance(image, np.ndarray) and not needs_resizing(image, self._artifact.geometry)
+            if self._decoding.pool is not None and not is_ready:
+                ready = await self._in_thread(self._decoding.pool, self._prepare, waiting)
             prepared_at = time.monotonic()
-            answer = await self._batcher.submit(image, deadline=deadline)
+            answer = await self._batcher.submit(ready, deadline=deadline)
         if answer is None:
-            image = await self._in_thread(self._decoding.waiting, self._prepare_elsewhere, waiting)
+            ready = await self._in_thread(self._decoding.waiting, self._prepare_elsewhere, waiting)
             prepared_at = time.monotonic()
-            answer = await self._batcher.submit(image, deadline=deadline)
+            answer = await self._batcher.submit(ready, deadline=deadline)
         prepared, probabilities, ranking = answer.result
         preparation_s = prepared.decode_s + prepared.resize_s
-        decode_wait_s = prepared_at - submitted_at - preparation_s if isinstance(image, PreparedImage) else 0.0
+        decode_wait_s = prepared_at - submitted_at - preparation_s if isinstance(ready, PreparedImage) else 0.0
         return Classification(
             probabilities=probabilities,
             ranking=ranking,
@@ -161,12 +172,6 @@ class Pipeline:
             batch_size=answer.batch_size,
             decode_started_at=prepared.started_at,
         )
-
-    async def compute(self, pixels: npt.NDArray[np.uint8], *, deadline: float) -> Probabilities:
-        """Computes the probabilities of pixels as the engine takes them; see `classify` for the errors."""
-        height, width = pixels.shape[:2]
-        image = PreparedImage(pixels, "BMP", width, height, (), started_at=0.0, decode_s=0.0, resize_s=0.0)
-        return (await self._batcher.submit(image, deadline=deadline)).result.probabilities
 
     @property
     def longest_batch_s(self) -> float:
@@ -197,7 +202,7 @@ class Pipeline:
         self._batcher.close()
 
     async def _in_thread(
-        self, threads: Executor | None, prepare_one: Callable[[_Encoded], PreparedImage], image: _Encoded
+        self, threads: Executor | None, prepare_one: Callable[[_Waiting], PreparedImage], image: _Waiting
     ) -> PreparedImage:
         """Has an image prepared by other threads than the streams'.
 
@@ -220,24 +225,21 @@ class Pipeline:
         finally:
             handed_over.clear()
 
-    def _prepare(self, image: _Encoded | PreparedImage) -> PreparedImage:
+    def _prepare(self, image: _Waiting | PreparedImage) -> PreparedImage:
         """Prepares an image, unless that has been done."""
         return image if isinstance(image, PreparedImage) else self._in_its_turn(image, prepare)
 
-    def _prepare_elsewhere(self, image: _Encoded) -> PreparedImage:
+    def _prepare_elsewhere(self, image: _Waiting) -> PreparedImage:
         return self._in_its_turn(image, prepare_elsewhere)
 
-    def _in_its_turn(self, image: _Encoded, prepare_one: Callable[..., PreparedImage]) -> PreparedImage:
+    def _in_its_turn(self, image: _Waiting, prepare_one: Callable[..., PreparedImage]) -> PreparedImage:
         """Prepares an image with `prepare` or `prepare_elsewhere`, when there is memory for it."""
         with self._decoding.budget.turn(image.deadline) as turn:
-            prepared = prepare_one(
-                image.content,
-                self._artifact,
-                self._engine.precision,
-                image.limits,
-                partial(self._reserve, turn),
-                self._decoding.decoders,
-            )
+            reserve = partial(self._reserve, turn)
+            artifact, precision = self._artifact, self._engine.precision
+            if isinstance(image.content, np.ndarray):
+                return prepare_pixels(image.content, artifact, precision, reserve)
+            prepared = prepare_one(image.content, artifact, precision, image.limits, reserve, self._decoding.decoders)
             if not self._artifact.is_split:
                 turn.keep_for(prepared.pixels)
             return prepared

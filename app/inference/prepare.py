@@ -12,15 +12,16 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from app.errors import PredictorError
 from app.images.colour import Adjustment
-from app.images.decode import MIN_DETAIL, Cost, Reserve, decode
+from app.images.decode import MIN_DETAIL, Cost, DecodedImage, Reserve, decode
 from app.images.geometry import Geometry
 from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import Decoders
 from app.images.isolation.messages import Request
-from app.images.limits import ImageFormat, ImageLimits
+from app.images.limits import ImageLimits, ImageSource
 from app.images.resize import resize_and_crop
 from app.inference.artifact import Artifact
 from app.inference.engine import Precision
@@ -36,7 +37,7 @@ class PreparedImage(NamedTuple):
 
     Attributes:
         pixels: uint8 `(S, S, 3)`, or `(H, W, 3)` for a model that resizes by itself.
-        format: the format that the content was recognised as.
+        format: the format that the content was recognised as; `pixels` if it came as pixels.
         width: the width of the upright image in pixels, before resizing.
         height: the height of the upright image in pixels, before resizing.
         adjustments: what was done on the way to RGB, in order.
@@ -46,13 +47,39 @@ class PreparedImage(NamedTuple):
     """
 
     pixels: npt.NDArray[np.uint8]
-    format: ImageFormat
+    format: ImageSource
     width: int
     height: int
     adjustments: tuple[Adjustment, ...]
     started_at: float
     decode_s: float
     resize_s: float
+
+
+def needs_resizing(pixels: npt.NDArray[np.uint8], geometry: Geometry | None) -> bool:
+    """Returns whether pixels `(H, W, 3)` have another size than the network; a model that resizes takes any."""
+    return geometry is not None and pixels.shape[:2] != (geometry.image_size, geometry.image_size)
+
+
+def prepare_pixels(
+    pixels: npt.NDArray[np.uint8], artifact: Artifact, precision: Precision, reserve: Callable[[int], None]
+) -> PreparedImage:
+    """Prepares an image that came as pixels.
+
+    Args:
+        pixels: uint8 `(H, W, 3)`, in sRGB. Those of the network's own size `(S, S, 3)` count as resized and cropped.
+        artifact: the model, which says to what size.
+        precision: the engine's precision; see `prepare`.
+        reserve: called with what resizing will take. It may wait, or raise an error of its own.
+    """
+    geometry, started_at = artifact.geometry, time.monotonic()
+    height, width = pixels.shape[:2]
+    if geometry and needs_resizing(pixels, geometry):
+        reserve(_ARRAY_BYTES * height * width)
+        image = DecodedImage(Image.fromarray(pixels), "pixels", width, height, ())
+        pixels = resize_and_crop(image, geometry, exact=precision == "float32")
+    resize_s = time.monotonic() - started_at
+    return PreparedImage(pixels, "pixels", width, height, (), started_at=started_at, decode_s=0.0, resize_s=resize_s)
 
 
 class TakesMuchWorkError(PredictorError):

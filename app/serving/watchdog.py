@@ -91,7 +91,7 @@ class Watchdog:
         deadline = time.monotonic() + _CANARY_TIMEOUT_S
         try:
             async with asyncio.timeout(_CANARY_TIMEOUT_S):
-                await model.pipeline.compute(grey_image(model.artifact), deadline=deadline)
+                await model.pipeline.classify(grey_image(model.artifact), deadline=deadline)
         except (PredictorError, TimeoutError, OutOfDeviceMemoryError) as error:  # no time or no room is no verdict
             logger.warning("Model %s could not be tried: %s", model.artifact.name, error or "no answer yet.")
             return None

@@ -1,6 +1,6 @@
 """The metrics of Prometheus. Each event is counted in one place.
 
-Requests are counted by `app/api/request_log.py`, images by `app/api/answers.py`, and loads of models by
+Requests are counted by `app/telemetry/request_log.py`, images by `app/api/answering.py`, and loads of models by
 `app/models/registry.py`; `app/serving/gauges.py` sets the gauges.
 
 To look up a metric by its labels costs more than to count: what every request counts is kept. The number of different

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from app.images.colour import Adjustment
 from app.images.geometry import Geometry
-from app.images.limits import MAX_SIDE, ImageFormat
+from app.images.limits import MAX_SIDE, ImageFormat, ImageSource
 
 MAX_MESSAGE_BYTES: Final = 65_536
 
@@ -56,7 +56,7 @@ class Pixels(_Message):
     """Tells that the pixels lie in the shared memory, behind the file."""
 
     kind: Literal["pixels"] = "pixels"
-    format: ImageFormat
+    format: ImageSource
     width: int = Field(ge=1, le=MAX_SIDE)
     height: int = Field(ge=1, le=MAX_SIDE)
     adjustments: tuple[Adjustment, ...] = Field(max_length=20)

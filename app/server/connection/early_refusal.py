@@ -20,11 +20,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from app.api.auth import Auth
 from app.api.cross_origin import cross_origin_headers
 from app.api.problems import MEDIA_TYPE, problem_details
-from app.api.request_log import RequestRecorder, request_id_of
 from app.api.schemas import ProblemDetails
 from app.api.security_headers import security_headers
 from app.errors import OverloadedError, PredictorError
 from app.serving.service import Phase, Service
+from app.telemetry.request_log import RequestRecorder, request_id_of
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from app.api.auth import OPEN_PATHS
 from app.api.problems import problem_details
-from app.api.request_log import request_id_of
 from app.server.connection.early_refusal import EarlyRefusals, whole_answer
 from app.server.connection.handshakes import Handshake
 from app.server.connection.unread_answers import ReadersWatched
+from app.telemetry.request_log import request_id_of
 
 MAX_HEAD_BYTES: Final = 32_768  # nginx's default (large_client_header_buffers 4 x 8k)
 HEAD_TIMEOUT_S: Final = 10.0

@@ -40,7 +40,7 @@ class FakePipeline:
     def failures_in_a_row(self) -> int:
         return self.batcher.failures_in_a_row
 
-    async def compute(self, pixels: Pixels, *, deadline: float) -> Any:
+    async def classify(self, pixels: Pixels, *, deadline: float) -> Any:
         return (await self.batcher.submit(pixels, deadline=deadline)).result
 
     def close(self) -> None:
@@ -55,7 +55,9 @@ def replace_pipeline(service: Service, pipeline: FakePipeline) -> None:
 
 
 async def submit(pipeline: FakePipeline, count: int) -> None:
-    work = [pipeline.compute(np.zeros((1, 1, 3), dtype=np.uint8), deadline=time.monotonic() + 30) for _ in range(count)]
+    work = [
+        pipeline.classify(np.zeros((1, 1, 3), dtype=np.uint8), deadline=time.monotonic() + 30) for _ in range(count)
+    ]
     await asyncio.gather(*work, return_exceptions=True)
 
 
