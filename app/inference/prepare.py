@@ -1,7 +1,7 @@
 """Prepares an image for an engine: decodes it, resizes it and cuts out the part that the network sees.
 
 encoded bytes -> decode (a large JPEG at a reduced scale) -> resize and crop (to the bit in float32) -> PreparedImage
-much work? -> TakesMuchWorkError -> prepare_elsewhere: another process does the same, and may be ended
+much work, or HEIC? -> TakesMuchWorkError -> prepare_elsewhere: another process does the same, and may be ended
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from app.errors import PredictorError
@@ -21,22 +19,27 @@ from app.images.geometry import Geometry
 from app.images.isolation import decoders as isolation
 from app.images.isolation.decoders import Decoders
 from app.images.isolation.messages import Request
-from app.images.limits import ImageLimits, ImageSource
+from app.images.limits import ImageFormat, ImageLimits, ImageSource
+from app.images.recognise import recognise
 from app.images.resize import resize_and_crop
 from app.inference.artifact import Artifact
-from app.inference.engine import Precision
+from app.inference.engine import Pixels, Precision, Samples
 
 _ARRAY_BYTES: Final = 6  # of a pixel: its three bands, and a copy of them
 # What takes more work than this is decoded by another process, which can be ended.
 _MUCH_PIXELS: Final = 16_000_000
 _MUCH_BYTES: Final = 16_000_000
+_HEAD_BYTES: Final = 64
+# libheif and libde265 crash on some damaged files, and would take the worker with them (benchmarks/NOTES.md).
+_ELSEWHERE: Final[frozenset[ImageFormat | None]] = frozenset({"HEIC"})
 
 
 class PreparedImage(NamedTuple):
     """An image as an engine takes it, and what is known about it. The pixels at full size are not kept.
 
     Attributes:
-        pixels: uint8 `(S, S, 3)`, or `(H, W, 3)` for a model that resizes by itself.
+        pixels: uint8 `(S, S, 3)`, or `(H, W, 3)` for a model that resizes by itself; float32 `(S, S, 3)` from 0 to 255
+            if they came as samples.
         format: the format that the content was recognised as; `pixels` if it came as pixels.
         width: the width of the upright image in pixels, before resizing.
         height: the height of the upright image in pixels, before resizing.
@@ -46,7 +49,7 @@ class PreparedImage(NamedTuple):
         resize_s: seconds that resizing and cropping took; 0 for a model that resizes by itself.
     """
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Pixels | Samples
     format: ImageSource
     width: int
     height: int
@@ -56,18 +59,19 @@ class PreparedImage(NamedTuple):
     resize_s: float
 
 
-def needs_resizing(pixels: npt.NDArray[np.uint8], geometry: Geometry | None) -> bool:
+def needs_resizing(pixels: Pixels | Samples, geometry: Geometry | None) -> bool:
     """Returns whether pixels `(H, W, 3)` have another size than the network; a model that resizes takes any."""
     return geometry is not None and pixels.shape[:2] != (geometry.image_size, geometry.image_size)
 
 
 def prepare_pixels(
-    pixels: npt.NDArray[np.uint8], artifact: Artifact, precision: Precision, reserve: Callable[[int], None]
+    pixels: Pixels | Samples, artifact: Artifact, precision: Precision, reserve: Callable[[int], None]
 ) -> PreparedImage:
     """Prepares an image that came as pixels.
 
     Args:
-        pixels: uint8 `(H, W, 3)`, in sRGB. Those of the network's own size `(S, S, 3)` count as resized and cropped.
+        pixels: uint8 `(H, W, 3)`, in sRGB, or samples. Those of the network's own size `(S, S, 3)` count as resized and
+            cropped.
         artifact: the model, which says to what size.
         precision: the engine's precision; see `prepare`.
         reserve: called with what resizing will take. It may wait, or raise an error of its own.
@@ -107,7 +111,8 @@ def prepare(
             however long it takes.
 
     Raises:
-        TakesMuchWorkError: the image takes much work, and there are decoders.
+        TakesMuchWorkError: the image takes much work, or is of a format whose library may crash, and there are
+            decoders.
         ImageError: the image is not accepted, or cannot be decoded.
     """
     geometry, exact = artifact.geometry, precision == "float32"
@@ -117,8 +122,8 @@ def prepare(
             raise TakesMuchWorkError("The image takes much work.")
         reserve(_memory_of(cost, geometry))
 
-    if decoders and len(encoded) > _MUCH_BYTES:
-        raise TakesMuchWorkError("The image takes much work.")
+    if decoders and (len(encoded) > _MUCH_BYTES or recognise(bytes(encoded[:_HEAD_BYTES])) in _ELSEWHERE):
+        raise TakesMuchWorkError("The image is decoded elsewhere.")
     if decoders and decoders.for_all:
         return _prepared_by(decoders, encoded, geometry, exact, limits, reserve_little)
     started_at = time.monotonic()

@@ -53,6 +53,8 @@ def _upright_size(items: Items) -> tuple[int, int] | None:
 
 def _damage(encoded: memoryview, items: Items) -> str:
     """Returns a sentence if bytes of the picture are missing or cannot be HEVC; else nothing."""
+    if items.has_broken_names():
+        return "The HEIC image is damaged: its list of parts has names that are no text."
     extents, units, left = items.extents(), 0, len(encoded)
     for item in dict.fromkeys(items.parts(items.primary) or [items.primary]):
         length_bytes = _length_bytes(items, item)

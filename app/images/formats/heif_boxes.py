@@ -65,6 +65,16 @@ class Items:
             found[number(content[4:], id_bytes)] = bytes(content[6 + id_bytes : 10 + id_bytes])
         return found
 
+    def has_broken_names(self) -> bool:
+        """Returns whether the kind or the name of an item is no text, over which pi_heif 1.4.0 crashes."""
+        box = find_box(self.meta, b"iinf")
+        for _, content in boxes_of(box[8 if number(box, 1) else 6 :]):
+            try:
+                str(content[8 if number(content, 1) < 3 else 10 :], "utf-8")
+            except UnicodeDecodeError:
+                return True
+        return False
+
     def parts(self, item: int) -> list[int]:
         """Returns the items that an item is put together from, such as the tiles of a grid; none for a plain one."""
         references = find_box(self.meta, b"iref")

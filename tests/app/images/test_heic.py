@@ -171,3 +171,13 @@ def _seconds(encoded: bytes) -> float:
     with contextlib.suppress(ImageError):
         decode(encoded)
     return time.thread_time() - began
+
+
+@pytest.mark.parametrize("change", [b"\x80xif", b"\xff\xff\xff\xff"])
+def test_names_of_parts_that_are_no_text_are_refused(change: bytes) -> None:
+    """pi_heif 1.4.0 crashes over them, and would take the process with it."""
+    photo = (HERE / "turned.heic").read_bytes()
+    place = photo.index(b"infe\x02\x00\x00\x01\x00\x02\x00\x00Exif") + 12
+
+    with pytest.raises(CorruptImageError, match="names that are no text"):
+        decode(photo[:place] + change + photo[place + 4 :])

@@ -237,6 +237,9 @@ def decode_once(encoded: bytes, decoders: Decoders) -> None:
         pass
 
 
+HEIC_FILES = Path(__file__).parents[1] / "heic"
+
+
 def test_only_what_takes_much_work_goes_elsewhere(small_cat: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Decoders(for_all=False)
     asked: list[int] = []
@@ -254,6 +257,9 @@ def test_only_what_takes_much_work_goes_elsewhere(small_cat: Pixels, monkeypatch
     assert_same(large, pool)  # though it is decoded at an eighth of its size
     assert_same(huge_webp(5000, 4000), pool)
     assert asked == [len(large), len(huge_webp(5000, 4000))]
+    heic = (HEIC_FILES / "turned.heic").read_bytes()  # libheif has crashed on damaged files
+    assert_same(heic, pool)
+    assert asked.pop() == len(heic)
     monkeypatch.setattr(preparing, "_MUCH_BYTES", len(small) - 1)
     assert_same(small, pool)
     assert asked[2:] == [len(small)]
@@ -326,6 +332,18 @@ def test_costly_image_is_refused_by_the_service_and_others_are_answered(
     assert (refused.status_code, refused.json()["code"]) == (413, "too_much_work")
     assert client.post("/predict", content=colour_image("red")).json()["predictions"][0]["class_name"] == "red"
     assert client.get("/health/ready").status_code == 200
+
+
+def test_damaged_file_costs_no_worker(start_app: StartApp) -> None:
+    """One byte of a photo's list of parts was enough: pi_heif 1.4.0 crashes where the type of a part is no UTF-8."""
+    photo = (HEIC_FILES / "turned.heic").read_bytes()
+    place = photo.index(b"infe\x02\x00\x00\x01\x00\x02\x00\x00Exif") + 12
+    client = start_app()
+
+    response = client.post("/predict", content=photo[:place] + b"\x80" + photo[place + 1 :])
+
+    assert (response.status_code, response.json()["code"]) == (400, "corrupt_image")
+    assert client.post("/predict", content=photo).json()["image"]["format"] == "HEIC"
 
 
 def test_service_may_decode_everything_elsewhere(start_app: StartApp) -> None:
