@@ -34,6 +34,7 @@ training:
   find-lr          find a learning rate
   export           publish the model of a run
   import           publish a model that was trained elsewhere
+  import-mar       publish the model of a TorchServe archive
   import-pretrained  publish a model with pretrained weights
 
 `image-predictor COMMAND --help` shows the options of a command and the environment variables that set them.
@@ -43,7 +44,8 @@ _SERVICE: Final = (
     "serve", "predict", "bench", "models", "pin", "unpin", "prune", "new-key", "sign", "new-signing-key", "completion",
 )  # fmt: skip
 _TRAINING: Final = (
-    "train", "tune", "evaluate", "report", "visualize", "find-lr", "export", "import", "import-pretrained",
+    "train", "tune", "evaluate", "report", "visualize", "find-lr", "export", "import", "import-mar",
+    "import-pretrained",
 )  # fmt: skip
 _EXTRAS: Final = {"cryptography": "signing", "torch": "torch"}
 

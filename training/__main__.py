@@ -13,7 +13,7 @@ from app.errors import ArtifactError, ImageError, UnknownModelError
 from app.store.manifest import MODEL_NAME_PATTERN
 from app.store.places import default_store
 from training.commands.analysis import Evaluate, Export, Report
-from training.commands.importing import Import
+from training.commands.importing import Import, ImportMar
 from training.commands.visualize import Visualize
 from training.config.file import explain, load_config, nearest
 from training.config.settings import Settings, TrainConfig
@@ -163,6 +163,7 @@ class Training(BaseSettings):
     find_lr: CliSubCommand[FindLr]
     tune: CliSubCommand[Tune]
     import_: CliSubCommand[Import] = Field(alias="import")
+    import_mar: CliSubCommand[ImportMar]
     import_pretrained: CliSubCommand[ImportPretrained]
 
     def cli_cmd(self) -> None:

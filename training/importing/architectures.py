@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def network_with(architecture: str, tensors: Tensors) -> tuple[nn.Module, Prepro
     }  # fmt: skip
     if library not in makers or not name:
         raise SourceError(f"{architecture!r} is not timm:NAME or torchvision:NAME, such as timm:resnet50.")
-    with torch.device("meta"):  # only the names are needed to find the number of classes
+    with _without_memory():  # only the names are needed to find the number of classes
         names = makers[library](name, 10)[0].state_dict()
     tensors = fitted(tensors, names)
     class_count = _class_count(names, tensors)
@@ -92,6 +93,49 @@ def _torchvision(name: str, class_count: int) -> tuple[nn.Module, Preprocessing 
         std=own.std,
         interpolation=interpolation_named(own.interpolation.value),
     )
+
+
+def torchvision_networks_like(tensors: Tensors) -> list[str]:
+    """Returns the names of torchvision's classifiers that weights fit, whatever their number of classes.
+
+    Args:
+        tensors: the weights by name.
+    """
+    from torchvision import models
+
+    found = []
+    with _without_memory():
+        for name in models.list_models(module=models):
+            options = {"init_weights": False} if name in {"googlenet", "inception_v3"} else {}
+            own = models.get_model(name, weights=None, num_classes=10, **options).state_dict()
+            given = fitted(tensors, own)
+            if given.keys() == own.keys() and all(_fits(given[key], own[key]) for key in own):
+                found.append(name)
+    return found
+
+
+def _fits(given: torch.Tensor, own: torch.Tensor) -> bool:
+    """Returns whether a weight has the shape that a network wants, if 10 stands for any number of classes."""
+    pairs = zip(given.shape, own.shape, strict=False)
+    return given.ndim == own.ndim and all(a == b or (place == 0 and b == 10) for place, (a, b) in enumerate(pairs))
+
+
+@contextmanager
+def _without_memory() -> Iterator[None]:
+    """Makes networks that are built inside have parameters with shapes and no numbers.
+
+    `torch.device("meta")` would do that to every tensor, and some networks compute their widths with tensors.
+    """
+    register = nn.Module.register_parameter
+
+    def register_shape(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        register(module, name, parameter if parameter is None else nn.Parameter(parameter.to("meta")))
+
+    nn.Module.register_parameter = register_shape  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def _shortened(text: str, most: int = 300) -> str:
