@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.images.geometry import Geometry
-from app.store.manifest import MODEL_FILE, GoldenExample, Manifest
+from app.store.manifest import MANIFEST_FILE, MODEL_FILE, GoldenExample, Manifest
 from app.store.model_store import ModelStore, check_place, verify_files
 from app.store.references import is_file_reference, split_reference
 from app.store.signatures import SignatureError, copy_of
@@ -79,15 +79,20 @@ def verify(reference: str, store: ModelStore) -> VerifiedFiles:
         SignatureError: keys are trusted, and none of them has signed the model. Nothing of it has been parsed.
         ArtifactError: the model is damaged.
     """
-    if is_file_reference(reference):
+    path = Path(reference)
+    if is_file_reference(reference) and not (path.name == MODEL_FILE and path.with_name(MANIFEST_FILE).is_file()):
         if store.trusted_keys is not None:
             raise SignatureError(
                 f"{reference} is a file of its own, and only signed models of the store may be loaded."
             )
-        return VerifiedFiles(Path(reference))
-    folder = store.resolve(*split_reference(reference))
-    manifest = store.read_manifest(folder)
-    check_place(folder, manifest)
+        return VerifiedFiles(path)
+    if is_file_reference(reference):  # a published version that lies outside a store
+        folder = path.parent
+        manifest = store.read_manifest(folder)
+    else:
+        folder = store.resolve(*split_reference(reference))
+        manifest = store.read_manifest(folder)
+        check_place(folder, manifest)
     if store.trusted_keys is None:
         verify_files(folder, manifest)
         return VerifiedFiles(folder / MODEL_FILE, manifest)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from app.errors import PredictorError
 from app.models.disk_access import DiskAccess
 from app.models.served_model import ServedModel
+from app.store.references import split_alias
 from app.store.stored_version import StoredVersion
 
 
@@ -41,7 +42,8 @@ class Deployment:
     """A model that was asked for, and the version that serves for it.
 
     Attributes:
-        reference: what was asked for: `NAME`, `NAME/VERSION`, or the path of a TorchScript file.
+        reference: what was asked for: `NAME`, `NAME/VERSION`, or the path of a TorchScript file; each may have
+            `ALIAS=` before it.
         model: the model that serves; None until one does.
         stored_version: the version in the store that `model` was loaded from; None until one serves.
         rejection: why no model, or no better version, serves; None if the version that should serve does.
@@ -66,9 +68,19 @@ class Deployment:
     last_used_at: float = field(default_factory=time.monotonic)
 
     @property
+    def alias(self) -> str | None:
+        """The name that the model is served under instead of its own; None for its own."""
+        return split_alias(self.reference)[0]
+
+    @property
+    def source(self) -> str:
+        """What was asked for, without the alias."""
+        return split_alias(self.reference)[1]
+
+    @property
     def name(self) -> str:
         """The model's name. That of a TorchScript file is known once it is loaded; until then, a part of its path."""
-        return self.model.artifact.name if self.model else self.reference.partition("/")[0]
+        return self.model.artifact.name if self.model else self.alias or self.reference.partition("/")[0]
 
     @property
     def file_bytes(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 
 from app.images.isolation.decoders import IS_AVAILABLE, Decoders
@@ -43,12 +44,13 @@ class Loader:
         self._max_queue_items = max_queue_items
         self._improving: set[asyncio.Task[None]] = set()  # asyncio itself keeps no reference to a task
 
-    async def load(self, files: VerifiedFiles, disk: DiskAccess, *, limit_s: float) -> ServedModel:
+    async def load(self, files: VerifiedFiles, disk: DiskAccess, *, alias: str | None, limit_s: float) -> ServedModel:
         """Loads and proves one model.
 
         Args:
             files: the model's files.
             disk: the access to the disk that has them.
+            alias: the name that the model is served under; None for its own.
             limit_s: how long reading them may take, in seconds.
 
         Raises:
@@ -56,6 +58,8 @@ class Loader:
                 disk does not answer.
         """
         artifact = await disk.call(partial(load_verified, files), limit_s=limit_s)
+        if alias is not None:
+            artifact = replace(artifact, name=alias)
         devices = await asyncio.to_thread(resolve_devices, self._settings.device)
         choice = await choose_engine(
             artifact,

@@ -79,6 +79,11 @@ class Registry:
         self._retiring: dict[asyncio.Task[None], ServedModel] = {}
 
     @property
+    def default(self) -> Deployment | None:
+        """The deployment that answers where no model is named; None if the service was started without models."""
+        return self.deployments[0] if self.configured else None
+
+    @property
     def served(self) -> list[ServedModel]:
         """The models that are ready. The default model comes first if it is ready."""
         return [deployment.model for deployment in self.deployments if deployment.model]
@@ -99,7 +104,9 @@ class Registry:
             NotReadyError: the model is being loaded, or could not be loaded.
             UnknownModelError: the model is not one of those that were asked for.
         """
-        deployment = self.deployments[0] if name is None else self.deployment(name, version)
+        deployment = self.default if name is None else self.deployment(name, version)
+        if deployment is None:
+            raise UnknownModelError("This service has no default model: name one.")
         if deployment.model is None:
             raise NotReadyError(deployment.reason, retry_after_s=5)
         deployment.last_used_at = time.monotonic()
@@ -144,7 +151,7 @@ class Registry:
             watching: whether this is a look that nobody asked for. Then a version whose files are not all there is left
                 until the next look, and so is a model that cannot change while it serves.
         """
-        if watching and deployment.model and not follows_store(deployment.reference):
+        if watching and deployment.model and not follows_store(deployment.source):
             return
         async with deployment.refreshing:
             passed_over = {ref: each.stored_version.fingerprint for ref, each in deployment.rejected.items()
@@ -201,7 +208,7 @@ class Registry:
         self, deployment: Deployment, passed_over: Mapping[str, Fingerprint]
     ) -> tuple[StoredVersion | None, str | None]:
         look = partial(
-            version_to_serve, deployment.reference, self.store, served=deployment.stored_version, rejected=passed_over
+            version_to_serve, deployment.source, self.store, served=deployment.stored_version, rejected=passed_over
         )
         return await deployment.disk.call(look, limit_s=LOOK_LIMIT_S)
 
@@ -234,7 +241,7 @@ class Registry:
             if deployment.is_removed:
                 return None
             await self._make_room(deployment, stored_version)
-            model = await self._loader.load(files, deployment.disk, limit_s=limit_s)
+            model = await self._loader.load(files, deployment.disk, alias=deployment.alias, limit_s=limit_s)
             await asyncio.to_thread(return_freed_memory)  # what loading itself needed
             old, deployment.model, deployment.stored_version = deployment.model, model, stored_version
             if old:
@@ -292,7 +299,7 @@ class Registry:
             budget_bytes=self._memory_budget_bytes,
         ):
             logger.warning("Model %s is unloaded to make room for %s.", name, stored_version.reference)
-            self.shared_changes.apply(partial(RequestedChanges.without, name=name))
+            self.shared_changes.apply(partial(RequestedChanges.without, name=unloadable[name].name))
             self._remove(unloadable[name])
         if self._retiring:
             await asyncio.wait(list(self._retiring))

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.store.publishing import locked, write_atomically
+from app.store.references import split_alias
 
 CHANGES_FILE = "changes.json"
 
@@ -21,7 +22,7 @@ class RequestedChanges(BaseModel):
     """What was asked for since the service started.
 
     Attributes:
-        loaded: the names of the models that are served beside those of the settings, in the order of loading.
+        loaded: the references of the models that are served beside those of the settings, in the order of loading.
         unloaded: the references of the settings that are not served any more, by the name of their model.
         looks: how often a look for a new version was asked for, by the name of the model.
     """
@@ -41,12 +42,12 @@ class RequestedChanges(BaseModel):
         unloaded = {reference for references in self.unloaded.values() for reference in references}
         return [reference for reference in configured if reference not in unloaded] + list(self.loaded)
 
-    def with_loaded(self, name: str) -> RequestedChanges:
-        """Returns the changes after a model was loaded: by its references in the settings, or else by its name."""
+    def with_loaded(self, name: str, reference: str) -> RequestedChanges:
+        """Returns the changes after a model was loaded: by its references in the settings, or else by `reference`."""
         unloaded = {other: references for other, references in self.unloaded.items() if other != name}
-        is_known = name in self.unloaded or name in self.loaded
+        is_known = name in self.unloaded or reference in self.loaded
         return self.model_copy(
-            update={"unloaded": unloaded, "loaded": self.loaded if is_known else (*self.loaded, name)}
+            update={"unloaded": unloaded, "loaded": self.loaded if is_known else (*self.loaded, reference)}
         )
 
     def without(self, name: str, configured: tuple[str, ...] = ()) -> RequestedChanges:
@@ -57,7 +58,7 @@ class RequestedChanges(BaseModel):
             configured: the references of the settings that served the model.
         """
         unloaded = {**self.unloaded, name: configured} if configured else self.unloaded
-        loaded = tuple(other for other in self.loaded if other != name)
+        loaded = tuple(other for other in self.loaded if (split_alias(other)[0] or other) != name)
         return self.model_copy(update={"unloaded": unloaded, "loaded": loaded})
 
     def with_look(self, name: str) -> RequestedChanges:

@@ -14,7 +14,7 @@ from functools import partial
 from app.errors import InvalidParameterError, MemoryBudgetError, ModelRejectedError, UnknownModelError
 from app.models.deployment import Deployment
 from app.models.registry import LOOK_LIMIT_S, Registry
-from app.store.references import is_file_reference
+from app.store.references import is_file_reference, split_alias
 
 logger = logging.getLogger("app.models")
 
@@ -100,11 +100,13 @@ class StoreWatcher:
             _raise_rejection(deployment)
         return deployments[0]
 
-    async def load(self, name: str) -> Deployment:
+    async def load(self, name: str, *, reference: str | None = None) -> Deployment:
         """Serves one more model: one of the store, or one of the settings that was unloaded.
 
         Args:
-            name: the model's name. The path of a file is refused.
+            name: the name that it is served under.
+            reference: what is served under that name; None for the model of the store that has it. A request must not
+                choose it freely, because it may be the path of a file.
 
         Returns:
             the model's deployment. A model that serves already keeps its own.
@@ -115,28 +117,29 @@ class StoreWatcher:
             MemoryBudgetError: the memory budget has no room for the model.
         """
         registry = self._registry
-        if serving := [
-            deployment for deployment in registry.deployments if deployment.name == name and deployment.model
-        ]:
+        named = [deployment for deployment in registry.deployments if deployment.name == name]
+        if serving := [deployment for deployment in named if deployment.model]:
             return serving[0]
-        if failed := [deployment for deployment in registry.deployments if deployment.name == name]:
+        if failed := named:
             await self._look_again(failed[0])
             _raise_rejection(failed[0])
             return failed[0]
         async with self._changing:
             references = registry.shared_changes.read().unloaded.get(name)
             if references is None:
-                if is_file_reference(name):  # a request must not choose a file
+                if reference is None and is_file_reference(name):  # a request must not choose a file
                     raise UnknownModelError(f"{name!r} is no model of the store.")
-                await registry.disk.call(partial(registry.store.resolve, name), limit_s=LOOK_LIMIT_S)  # raises
-                references = (name,)
+                _, source = split_alias(reference or name)
+                if not is_file_reference(source):
+                    await registry.disk.call(partial(registry.store.resolve, source), limit_s=LOOK_LIMIT_S)  # raises
+                references = (reference or name,)
             deployments: list[Deployment] = []
             for reference in references:
                 deployments.append(await registry.add(reference))
                 if not deployments[-1].model:
                     await registry.remove(deployments)
                     _raise_rejection(deployments[-1])
-            registry.shared_changes.apply(lambda changes: changes.with_loaded(name))
+            registry.shared_changes.apply(lambda changes: changes.with_loaded(name, references[0]))
         return deployments[0]
 
     async def unload(self, name: str) -> None:
@@ -152,7 +155,7 @@ class StoreWatcher:
         """
         registry = self._registry
         deployments = self._deployments_of(name)
-        if registry.deployments[0] in deployments:
+        if registry.default in deployments:
             raise InvalidParameterError(f"Model {name!r} answers /predict: it cannot be unloaded.")
         configured = tuple(
             deployment.reference for deployment in deployments if deployment.reference in registry.configured

@@ -17,7 +17,7 @@ from app.errors import ArtifactError, PredictorError
 from app.inference.devices import CPU, resolve_devices
 from app.settings import Settings
 from app.store.model_store import ModelStore
-from app.store.references import is_file_reference
+from app.store.references import is_file_reference, split_alias
 from app.store.signatures import TrustedKeys
 from app.store.stored_version import version_to_serve
 
@@ -50,6 +50,8 @@ def worthwhile_workers(settings: Settings) -> int:
     """
     cores = settings.core_count
     store = ModelStore(settings.model_store, TrustedKeys.configured(settings.trusted_keys))
+    if not settings.model_references:
+        return 1
     try:
         slowest = cores * min(_images_per_s_per_core(reference, store) for reference in settings.model_references)
     except (PredictorError, OSError):
@@ -62,6 +64,7 @@ def worthwhile_workers(settings: Settings) -> int:
 
 
 def _images_per_s_per_core(reference: str, store: ModelStore) -> float:
+    _, reference = split_alias(reference)
     stored_version, _ = version_to_serve(reference, store, served=None, rejected={})
     assert stored_version is not None  # nothing serves and nothing was rejected
     if is_file_reference(reference):

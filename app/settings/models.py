@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
-from pydantic_settings import CliImplicitFlag
+from pydantic_settings import BaseSettings, CliImplicitFlag, InitSettingsSource, PydanticBaseSettingsSource
 
 from app.images.limits import FORMATS, ImageLimits
 from app.settings.lists import split_commas
+from app.settings.platforms import platform_defaults
 from app.store.places import default_store
 from app.store.references import check_names, references
 from app.system.cores import usable_cores
@@ -22,6 +24,21 @@ _DECODE_SHARE: Final = 4  # the rest is for models, bodies and libraries
 
 class StoreSettings(EnvironmentSettings):
     """Model store."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Returns where settings come from; what a platform says comes last."""
+        own = super().settings_customise_sources(
+            settings_cls, init_settings, env_settings, dotenv_settings, file_secret_settings
+        )
+        return *own, InitSettingsSource(settings_cls, platform_defaults(os.environ))
 
     model_store: Path = Field(
         default_factory=default_store,
@@ -37,7 +54,8 @@ class ModelSettings(StoreSettings):
         default="imagenet",
         pattern=r"\S",
         description="Models to serve, separated by commas. Each is NAME, NAME/VERSION, or the path of a TorchScript "
-        "file. The first one is the default model and answers /predict. Two files must not have the same name",
+        "file or of a folder with one model; ALIAS= before it gives the model another name. The first one is the "
+        "default model and answers /predict. Two models must not have the same name",
     )
     device: str = Field(
         default="auto",

@@ -1,6 +1,7 @@
 """Reads references to models: which models a setting asks for, and whether requests could tell them apart.
 
-A reference is `NAME`, `NAME/VERSION` or the path of a TorchScript file.
+A reference is `NAME`, `NAME/VERSION` or the path of a TorchScript file. With
+`ALIAS=` before it, the model has another name.
 
 "imagenet, ~/a,b.pt" -> references: ("imagenet", "/home/ann/a,b.pt") -> check_names
 """
@@ -17,14 +18,23 @@ from pathlib import Path
 from typing import Final
 
 from app.errors import ArtifactError
-from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, version_number
+from app.store.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE, version_number
 
+_ALIAS: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 UNVERSIONED: Final = "unversioned"
 """The version of a file that has no manifest."""
 
 
+def split_alias(reference: str) -> tuple[str | None, str]:
+    """Returns the other name that a reference gives its model, None if it gives none; and the reference without it."""
+    alias, equals, source = reference.partition("=")
+    if equals and source and _ALIAS.fullmatch(alias) and not _is_file(reference):
+        return alias, source
+    return None, reference
+
+
 def is_file_reference(reference: str) -> bool:
-    """Returns whether a reference is the path of a TorchScript file."""
+    """Returns whether a reference without an alias is the path of a TorchScript file."""
     return Path(reference).suffix.lower() in {".pt", ".pth", ".ts", ".torchscript"}
 
 
@@ -43,41 +53,94 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 def references(value: str) -> tuple[str, ...]:
     """Returns the references in a list that is separated by commas.
 
-    A comma inside the path of a file that exists does not separate. `~` in front of a path is the home folder.
+    A comma inside the path of a file that exists does not separate. `~` in front of a path is the home folder. The path
+    of a folder stands for the one model in it.
 
     Args:
         value: the list, as a person writes it.
+
+    Raises:
+        ValueError: a folder has no model, or several.
     """
-    return tuple(os.path.expanduser(part) if is_file_reference(part) else part for part in _parts(value))
+    return tuple(_as_meant(part) for part in _parts(value))
+
+
+def model_file_in(folder: Path) -> Path:
+    """Returns the file of the one model in a folder.
+
+    A folder has a published version (`model.pt` and `manifest.json`), a store of one model (`NAME/VERSION/`), of which
+    the highest version counts, or one TorchScript file.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ValueError: it has no model, or several.
+    """
+    if (folder / MANIFEST_FILE).is_file():
+        return folder / MODEL_FILE
+    entries = sorted(folder.iterdir())
+    stored = [entry for entry in entries if entry.is_dir() and _versions_in(entry)]
+    files = [entry for entry in entries if entry.is_file() and is_file_reference(entry.name)]
+    if len(stored) + len(files) != 1:
+        found = ", ".join(entry.name for entry in [*stored, *files][:5]) or "none"
+        raise ValueError(f"{folder} must have exactly one model; found: {found}")
+    return files[0] if files else stored[0] / str(max(_versions_in(stored[0]))) / MODEL_FILE
+
+
+def _versions_in(folder: Path) -> list[int]:
+    numbers = (version_number(entry.name) for entry in folder.iterdir() if (entry / MANIFEST_FILE).is_file())
+    return [number for number in numbers if number is not None]
+
+
+def _as_meant(part: str) -> str:
+    alias, source = split_alias(part)
+    path = os.path.expanduser(source)
+    if is_file_reference(source):
+        source = path
+    elif os.path.isabs(path) and Path(path).is_dir():
+        source = str(model_file_in(Path(path)))
+    return source if alias is None else f"{alias}={source}"
 
 
 def _parts(value: str) -> Iterator[str]:
     pieces = value.split(",")
     while pieces:
         # The longest path that is there; else one piece.
-        count = next((count for count in range(len(pieces), 1, -1) if _is_file(",".join(pieces[:count]).strip())), 1)
+        count = next(
+            (
+                count
+                for count in range(len(pieces), 1, -1)
+                if _is_file(split_alias(",".join(pieces[:count]).strip())[1])
+            ),
+            1,
+        )
         if part := ",".join(pieces[:count]).strip():
             yield part
         pieces = pieces[count:]
 
 
-def _is_file(reference: str) -> bool:
+def _is_file(path: str) -> bool:
     with suppress(OSError, ValueError):
-        return is_file_reference(reference) and Path(os.path.expanduser(reference)).is_file()
+        return is_file_reference(path) and Path(os.path.expanduser(path)).is_file()
     return False
 
 
 def check_names(wanted: Sequence[str]) -> None:
-    """Checks that no two files have one name and version, because a request chooses a model by them.
+    """Checks that no two models have one name and version, because a request chooses a model by them.
 
     Args:
         wanted: the references of the models to serve.
 
     Raises:
-        ValueError: two files have the same name and version.
+        ValueError: two files have the same name and version, or an alias is the name of another model.
     """
+    names = [alias or _told_name(source) for alias, source in map(split_alias, wanted)]
+    for alias, _ in map(split_alias, wanted):
+        if alias is not None and names.count(alias) > 1:
+            raise ValueError(f"{alias!r} is the name of two models, and a request chooses a model by its name")
     found: dict[tuple[str, str], str] = {}
-    files = [reference for reference in wanted if is_file_reference(reference)]
+    files = [source for alias, source in map(split_alias, wanted) if alias is None and is_file_reference(source)]
     for reference in files if len(files) > 1 else []:
         name, version = _name_and_version(Path(reference))
         other = found.setdefault((name, version), reference)
@@ -87,6 +150,11 @@ def check_names(wanted: Sequence[str]) -> None:
                 f"{other} and {reference} are both {told}, and a request chooses a model by its name: rename one "
                 "file, or leave one out"
             )
+
+
+def _told_name(source: str) -> str:
+    """Returns the name that a reference tells; that of a file is known when the file is read."""
+    return "" if is_file_reference(source) else source.partition("/")[0]
 
 
 def _name_and_version(path: Path) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from app.errors import ArtifactError
 from app.store.labels import label_file
+from app.store.manifest import MANIFEST_FILE, MODEL_FILE
 from app.store.model_store import ModelStore
 from app.store.references import is_file_reference, split_reference
 
@@ -103,7 +104,7 @@ def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersio
     """Yields the versions that may serve for a reference, best first; each one's files are looked at in its turn."""
     if is_file_reference(reference):
         path = Path(reference)
-        yield StoredVersion(reference, path, _fingerprint(path, *filter(None, [label_file(path)])))
+        yield StoredVersion(reference, path, _fingerprint(path, *_beside(path)))
         return
     name, version = split_reference(reference)
     if version is not None:
@@ -111,6 +112,13 @@ def _stored_versions(reference: str, store: ModelStore) -> Iterator[StoredVersio
     for number in store.preferred_versions(name) if version is None else [version]:
         folder = store.folder(name) / str(number)
         yield StoredVersion(f"{name}/{number}", folder, _fingerprint(folder))
+
+
+def _beside(path: Path) -> list[Path]:
+    manifest, labels = path.with_name(MANIFEST_FILE), label_file(path)
+    if path.name == MODEL_FILE and manifest.is_file():  # a published version that lies outside a store
+        return [manifest]
+    return [labels] if labels else []
 
 
 def _fingerprint(path: Path, *others: Path) -> Fingerprint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.util
 import json
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -132,12 +133,26 @@ def test_what_was_tampered_with_is_never_given_to_torch(
     assert opened == []
 
 
-def test_file_of_its_own_is_not_loaded(store_root: Path, signer: Signer, opened: list[str]) -> None:
+def test_file_of_its_own_is_not_loaded(store_root: Path, signer: Signer, opened: list[str], tmp_path: Path) -> None:
     signer.sign(store_root / "colours" / "1")
+    file = shutil.copy(store_root / "colours" / "1" / MODEL_FILE, tmp_path)
     with pytest.raises(SignatureError, match="only signed models of the store"):
-        _load(store_root, signer.public, str(store_root / "colours" / "1" / MODEL_FILE))
+        _load(store_root, signer.public, str(file))
 
     assert opened == []
+
+
+def test_version_outside_the_store_is_loaded_if_it_is_signed(
+    store_root: Path, signer: Signer, opened: list[str], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(store_root / "colours" / "1", tmp_path / "elsewhere" / "colours" / "1")
+    with pytest.raises(SignatureError):
+        _load(store_root, signer.public, str(folder / MODEL_FILE))
+    assert opened == []
+
+    signer.sign(folder)
+    _load(store_root, signer.public, str(folder / MODEL_FILE))
+    assert len(opened) == 1
 
 
 def test_model_changed_after_it_was_verified_is_not_what_is_loaded(
