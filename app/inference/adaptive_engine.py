@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from app.inference.engine import Engine, Pixels, Precision, Probabilities
+from app.inference.engine import Engine, Pixels, Precision, Probabilities, Samples
 
 
 class AdaptiveEngine:
@@ -26,6 +26,7 @@ class AdaptiveEngine:
         self.precision: Precision = busy.precision
         self.device = busy.device
         self.warm_up_runs = busy.warm_up_runs
+        self.takes_samples = busy.takes_samples
         self.lone: Engine | None = None
         self.lone_threads = lone_threads
         self.streams_at_work: Callable[[], int] = lambda: 0
@@ -33,7 +34,7 @@ class AdaptiveEngine:
         self._running = 0
         self._changing = threading.Lock()
 
-    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels | Samples]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
         with self._changing:
             is_alone = not self._running and self.streams_at_work() <= 1

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 
 from app.inference.artifact import Artifact
-from app.inference.engine import Pixels, Precision, Probabilities, checked
+from app.inference.engine import Pixels, Precision, Probabilities, Samples, checked, has_samples
 from app.inference.torchscript_engine import (
     AUTOCAST_DTYPES,
     Classify,
@@ -56,7 +57,7 @@ class GpuStream:
     images: torch.Tensor
     probabilities: torch.Tensor
 
-    def classify(self, images: Sequence[Pixels]) -> torch.Tensor:
+    def classify(self, images: Sequence[Pixels | Samples]) -> torch.Tensor:
         """Classifies a batch with the program of the smallest size that holds it. Rows beyond the batch are ignored.
 
         Args:
@@ -86,6 +87,7 @@ class CudaEngine:
 
     name = TorchScriptEngine.name
     warm_up_runs = 1  # all runs that prepare something were made before the graphs were captured
+    takes_samples = True
 
     def __init__(
         self,
@@ -101,11 +103,22 @@ class CudaEngine:
         self.device = ",".join(devices)
         self.precision: Precision = precision
         self._class_count = len(artifact.class_names)
+        self._artifact = artifact
+        self._for_samples: TorchScriptEngine | None = None
+        self._making = threading.Lock()
         gpus = [torch.device(device) for device in devices]
         models = {gpu: frozen_classify(artifact, gpu) for gpu in dict.fromkeys(gpus)}
         self._gpu_streams = GpuStreams(
             [self._gpu_stream(artifact, models[gpu], gpu, max_batch_size) for gpu in spread(gpus, streams)]
         )
+
+    def _of_samples(self) -> TorchScriptEngine:
+        """Returns the engine for what the graphs do not take. It is made when somebody needs it, as it takes memory."""
+        with self._making:
+            if self._for_samples is None:
+                device = self.device.partition(",")[0]
+                self._for_samples = TorchScriptEngine(self._artifact, device, precision=self.precision)
+            return self._for_samples
 
     def _gpu_stream(
         self, artifact: Artifact, classify: Classify, device: torch.device, max_batch_size: int
@@ -125,8 +138,10 @@ class CudaEngine:
         }
         return GpuStream(programs, images, probabilities)
 
-    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels | Samples]) -> Probabilities:
         """Computes probabilities; see `app.inference.engine.Engine`."""
+        if has_samples(images):
+            return self._of_samples()(images)
         probabilities: Probabilities = self._gpu_streams.classify(images).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
 
@@ -148,7 +163,7 @@ class GpuStreams:
         for gpu_stream in gpu_streams:
             self._free.put(gpu_stream)
 
-    def classify(self, images: Sequence[Pixels]) -> torch.Tensor:
+    def classify(self, images: Sequence[Pixels | Samples]) -> torch.Tensor:
         """Waits for a free stream and classifies a batch on it, in halves if the GPU's memory is too small for it."""
         gpu_stream = self._free.get()
         try:

@@ -16,11 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from app.errors import DeadlineExceededError, TooMuchMemoryError
 from app.images.isolation.decoders import Decoders
+from app.inference.engine import Pixels, Samples
 from app.system.kernel import return_freed_memory
 
 # glibc keeps what was freed for the thread that freed it. Of small images that is what the next one needs.
@@ -116,7 +114,7 @@ class Turn:
         self._budget.take(needed, self._deadline)
         self.held_bytes += needed
 
-    def keep_for(self, pixels: npt.NDArray[np.uint8]) -> None:
+    def keep_for(self, pixels: Pixels | Samples) -> None:
         """Keeps the memory of pixels until they are gone, and not until the turn ends."""
         kept = min(pixels.nbytes, self.held_bytes)
         self.held_bytes -= kept

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]
 """The pixels of one image, `(H, W, 3)`."""
+Samples = npt.NDArray[np.float32]
+"""The samples of one image of the network's size, `(S, S, 3)` from 0 to 255, that were not made from 8 bits."""
 Probabilities = npt.NDArray[np.float32]
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -49,11 +51,16 @@ class Engine(Protocol):
     def warm_up_runs(self) -> int:
         """How many batches of one size it must compute until it has its full speed."""
 
-    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
+    @property
+    def takes_samples(self) -> bool:
+        """Whether it computes images of `Samples` too, which only clients of normalised tensors send."""
+
+    def __call__(self, images: Sequence[Pixels | Samples]) -> Probabilities:
         """Computes probabilities.
 
         Args:
-            images: N images, each uint8 `(S, S, 3)`, or `(H, W, 3)` for a model with only `forward`.
+            images: N images, each uint8 `(S, S, 3)`, or `(H, W, 3)` for a model with only `forward`; if it takes
+                samples, float32 `(S, S, 3)` as well, also among the others.
 
         Returns:
             the probabilities, float32 `(N, C)`.
@@ -61,6 +68,11 @@ class Engine(Protocol):
         Raises:
             InferenceError: the output has another shape, or is not finite.
         """
+
+
+def has_samples(images: Sequence[Pixels | Samples]) -> bool:
+    """Returns whether one of the images does not have 8 bits a sample."""
+    return any(image.dtype != np.uint8 for image in images)
 
 
 def checked(probabilities: Probabilities, *, image_count: int, class_count: int) -> Probabilities:

@@ -28,7 +28,7 @@ from app.images.limits import ImageLimits, ImageSource
 from app.inference.artifact import Artifact
 from app.inference.batcher import Answer, Batcher
 from app.inference.decode_budget import DecodeResources, Turn
-from app.inference.engine import Engine, Pixels, Probabilities
+from app.inference.engine import Engine, Pixels, Probabilities, Samples
 from app.inference.prepare import (
     PreparedImage,
     TakesMuchWorkError,
@@ -75,7 +75,7 @@ class Classification:
 class _Waiting:
     """An image that waits for its preparation."""
 
-    content: bytes | bytearray | Pixels = field(repr=False)
+    content: bytes | bytearray | Pixels | Samples = field(repr=False)
     limits: ImageLimits
     deadline: float
 
@@ -126,13 +126,13 @@ class Pipeline:
         )
 
     async def classify(
-        self, image: bytes | bytearray | Pixels, *, deadline: float, limits: ImageLimits | None = None
+        self, image: bytes | bytearray | Pixels | Samples, *, deadline: float, limits: ImageLimits | None = None
     ) -> Classification:
         """Classifies one image.
 
         Args:
             image: the whole file; or the image's pixels in sRGB, uint8 `(H, W, 3)`, which the engine gets as they are
-                if they have its size `(S, S, 3)`.
+                if they have its size `(S, S, 3)`; or samples of that size, if the engine takes them.
             deadline: when the request's time is up, on the clock of `time.monotonic()`.
             limits: which images are accepted; None for those that the settings say.
 

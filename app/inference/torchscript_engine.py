@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import torch
 
 from app.errors import ArtifactError
@@ -17,8 +18,10 @@ from app.inference.engine import (
     Pixels,
     Precision,
     Probabilities,
+    Samples,
     UnavailableError,
     checked,
+    has_samples,
 )
 from app.inference.foreign_files import not_torchscript
 
@@ -109,7 +112,12 @@ class TorchScriptEngine:
         else:
             self._classify = load_module(artifact.files.model_file).to(self._device)
 
-    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
+    @property
+    def takes_samples(self) -> bool:
+        """Whether it computes images of `Samples` too; see `Engine`."""
+        return self._is_split
+
+    def __call__(self, images: Sequence[Pixels | Samples]) -> Probabilities:
         """Computes probabilities; see `Engine`."""
         if torch.get_num_threads() != self._threads:  # torch keeps this number for each calling thread
             torch.set_num_threads(self._threads)
@@ -120,20 +128,22 @@ class TorchScriptEngine:
             probabilities: Probabilities = output.to("cpu", torch.float32).numpy()
         return checked(probabilities, image_count=len(images), class_count=self._class_count)
 
-    def _run_batched(self, images: Sequence[Pixels]) -> torch.Tensor:
+    def _run_batched(self, images: Sequence[Pixels | Samples]) -> torch.Tensor:
         return halving_when_out_of_memory(self._classify_batch, images)
 
-    def _classify_batch(self, images: Sequence[Pixels]) -> torch.Tensor:
+    def _classify_batch(self, images: Sequence[Pixels | Samples]) -> torch.Tensor:
+        if has_samples(images):  # which `classify` takes from 0 to 1
+            images = [image.astype(np.float32) / np.float32(255) for image in images]
         batch = torch.stack([planes(image) for image in images])  # (N, 3, S, S), channels-last as its parts are
         return _one_tensor(self._classify(batch.to(self._device, non_blocking=True)), method="classify")
 
-    def _run_one_by_one(self, images: Sequence[Pixels]) -> torch.Tensor:
+    def _run_one_by_one(self, images: Sequence[Pixels | Samples]) -> torch.Tensor:
         whole = (planes(image).contiguous().unsqueeze(0) for image in images)  # (1, 3, H, W)
         return torch.cat([_one_tensor(self._classify(image.to(self._device)), method="forward") for image in whole])
 
 
-def planes(image: Pixels) -> torch.Tensor:
-    """Returns uint8 `(H, W, 3)` as `(3, H, W)`, in the same memory."""
+def planes(image: Pixels | Samples) -> torch.Tensor:
+    """Returns `(H, W, 3)` as `(3, H, W)`, in the same memory."""
     return torch.from_numpy(image).permute(2, 0, 1)
 
 
@@ -155,7 +165,7 @@ def _one_tensor(output: object, *, method: str) -> torch.Tensor:
 
 
 def halving_when_out_of_memory(
-    classify: Callable[[Sequence[Pixels]], torch.Tensor], images: Sequence[Pixels]
+    classify: Callable[[Sequence[Pixels | Samples]], torch.Tensor], images: Sequence[Pixels | Samples]
 ) -> torch.Tensor:
     """Classifies a batch, in halves if it does not fit into the GPU's memory.
 

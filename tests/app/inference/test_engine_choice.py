@@ -14,8 +14,11 @@ import torch
 from starlette.testclient import TestClient
 from torch import nn
 
-from app.inference.engine import OutOfDeviceMemoryError, Pixels
+from app.inference.engine import OutOfDeviceMemoryError, Pixels, Samples
+from app.inference.loading import load_artifact
+from app.inference.openvino_engine import OpenVINOEngine
 from app.inference.torchscript_engine import TorchScriptEngine, halving_when_out_of_memory
+from app.store.model_store import ModelStore
 from tests.support.colours import COLOURS, StartApp, colour_image, colour_predictor
 from tests.support.twins import ENGINES, add_twin, list_twin
 
@@ -183,7 +186,7 @@ def test_precision_that_the_cpu_has_not_says_so(start_app: StartApp) -> None:
 def test_batch_that_does_not_fit_into_memory_is_computed_in_halves() -> None:
     sizes = []
 
-    def classify(images: Sequence[Pixels]) -> torch.Tensor:
+    def classify(images: Sequence[Pixels | Samples]) -> torch.Tensor:
         sizes.append(len(images))
         if len(images) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -208,3 +211,20 @@ def test_engine_computes_with_the_threads_it_was_given(colours_store: Path) -> N
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("engine", ["torchscript", "openvino"])
+def test_engine_computes_samples_that_have_no_8_bits(twin_store: Path, engine: str) -> None:
+    artifact = load_artifact("colours", ModelStore(twin_store))
+    assert artifact.onnx_twin is not None
+    made = TorchScriptEngine(artifact) if engine == "torchscript" else OpenVINOEngine(artifact.onnx_twin, class_count=3)
+    samples = np.random.default_rng(6).uniform(90, 130, (2, 16, 16, 3)).astype(np.float32)
+    pixels = samples[0].astype(np.uint8)
+    module = torch.jit.load(str(artifact.files.model_file))  # type: ignore[no-untyped-call]
+    expected = module.classify(torch.from_numpy(samples / np.float32(255)).permute(0, 3, 1, 2)).numpy()
+
+    assert made.takes_samples
+    assert made([*samples]) == pytest.approx(expected, abs=1e-6)
+    mixed = made([pixels, samples[1]])
+    assert mixed[0] == pytest.approx(made([pixels])[0], abs=1e-6)
+    assert mixed[1] == pytest.approx(expected[1], abs=1e-6)

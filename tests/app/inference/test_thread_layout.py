@@ -18,7 +18,7 @@ from app.inference.adaptive_engine import AdaptiveEngine
 from app.inference.artifact import Artifact
 from app.inference.decode_budget import DecodeBudget, DecodeResources
 from app.inference.devices import CPU
-from app.inference.engine import Pixels, Precision, Probabilities
+from app.inference.engine import Pixels, Precision, Probabilities, Samples
 from app.inference.engine_choice import EngineChoice, _add_lone, choose_engine
 from app.inference.loading import load_artifact
 from app.inference.pipeline import Pipeline
@@ -39,6 +39,7 @@ class FakeEngine:
     precision: Precision = "float32"
     device = "cpu"
     warm_up_runs = 1
+    takes_samples = False
 
     def __init__(self) -> None:
         self.calls = 0
@@ -47,7 +48,7 @@ class FakeEngine:
         self.gate = threading.Event()
         self.gate.set()
 
-    def __call__(self, images: Sequence[Pixels]) -> Probabilities:
+    def __call__(self, images: Sequence[Pixels | Samples]) -> Probabilities:
         self.calls += 1
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -172,7 +173,7 @@ async def test_engine_for_a_batch_that_is_alone_must_compute_the_same(
 
 
 def test_batch_that_fails_does_not_count_as_running() -> None:
-    def failing(images: Sequence[Pixels]) -> Probabilities:
+    def failing(images: Sequence[Pixels | Samples]) -> Probabilities:
         raise ValueError
 
     busy, lone = FakeEngine(), FakeEngine()
