@@ -5,6 +5,7 @@ name -> its settings, from options and the environment -> the command runs
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Final, Literal
@@ -17,6 +18,7 @@ from app.commands.models import Models, Pin, Prune, Unpin
 from app.commands.options import completion_script, run_command
 from app.errors import PredictorError
 from app.settings import ModelSettings, Settings
+from app.settings.platforms import tell_unused_storage
 from app.system.environment import tell_ignored_variables
 from app.telemetry.logs import configure_logging
 
@@ -33,6 +35,7 @@ class Serve(Settings):
 
         configure_logging(self.log_level, self.log_format)
         tell_ignored_variables()
+        tell_unused_storage(os.environ)
         sys.exit(serve(self))
 
 

@@ -96,6 +96,12 @@ class RequestTooSlowError(PredictorError):
     code = "request_too_slow"
 
 
+class InvalidRequestError(PredictorError):
+    """The body is not of the form that its protocol wants."""
+
+    code = "invalid_request"
+
+
 class InvalidParameterError(PredictorError):
     """A parameter is out of its range or of the wrong type."""
 
@@ -118,6 +124,24 @@ class UnknownModelError(PredictorError):
     """There is no model of that name or version."""
 
     code = "unknown_model"
+
+
+class UnknownVersionError(UnknownModelError):
+    """There is a model of that name, and no such version of it serves; raised for protocols that tell the two apart."""
+
+    code = "unknown_version"
+
+
+class NotSupportedError(PredictorError):
+    """A protocol has this, and this service does not do it."""
+
+    code = "not_supported"
+
+
+class ConflictError(PredictorError):
+    """What was asked for does not go together with what there is already."""
+
+    code = "conflict"
 
 
 class ArtifactError(PredictorError):

@@ -6,6 +6,9 @@ under `app.server`.
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
 from fastapi import FastAPI
 
 from app.api.auth import Auth, KeyMiddleware, document_keys
@@ -17,9 +20,15 @@ from app.api.pages import add_pages
 from app.api.predict import add_prediction_routes
 from app.api.problems import add_exception_handlers
 from app.api.security_headers import SecurityHeadersMiddleware
+from app.protocols.error_shapes import TORCHSERVE_SHAPE, error_shapes
+from app.protocols.routes import add_protocols
+from app.protocols.sagemaker_multi_model import add_multi_model_routes
+from app.protocols.torchserve.management import add_management_routes
+from app.protocols.torchserve.metrics import add_metrics_route
 from app.serving.lifecycle import running
 from app.serving.service import Service
 from app.settings import Settings
+from app.settings.platforms import tell_unused_storage
 from app.system.environment import tell_ignored_variables
 from app.telemetry.logs import configure_logging
 
@@ -47,13 +56,52 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
         settings = Settings()
         configure_logging(settings.log_level, settings.log_format)
         tell_ignored_variables()
+        tell_unused_storage(os.environ)
     own = service or Service(settings)
+    app = _bare_app(own, lifespan=None if service else lambda _app: running(own))
+    vertex_routes = own.settings.vertex_health_route, own.settings.vertex_predict_route
+    app.state.error_shapes = error_shapes(own.settings.spoken_protocols, filter(None, vertex_routes))
+    add_prediction_routes(app, own)
+    if own.settings.sagemaker_multi_model:
+        add_multi_model_routes(app, own, own.settings.sagemaker_models)
+    else:
+        add_model_routes(app, own)
+    add_health_routes(app, own)
+    add_protocols(app, own)
+    add_pages(app)
+    document_keys(app)
+    return _surrounded(app)
+
+
+def create_management_app(service: Service) -> FastAPI:
+    """Returns the application of TorchServe's management interface, which has a port of its own.
+
+    Args:
+        service: the service whose models it manages.
+    """
+    app = _bare_app(service)
+    add_management_routes(app, service)
+    return _surrounded(app)
+
+
+def create_metrics_app(service: Service) -> FastAPI:
+    """Returns the application of `/metrics` with TorchServe's names, which has a port of its own.
+
+    Args:
+        service: the service whose metrics it shows.
+    """
+    app = _bare_app(service)
+    add_metrics_route(app, service)
+    return _surrounded(app)
+
+
+def _bare_app(service: Service, **options: Any) -> FastAPI:
+    """Returns an application without routes; its errors are TorchServe's until it is told otherwise."""
     app = FastAPI(
         title="Image Predictor",
         version=_API_VERSION,
         description="Class probabilities for images.",
         servers=[{"url": "./", "description": "Where this document came from."}],  # also below a path of a proxy
-        lifespan=None if service else lambda _app: running(own),
         openapi_url=None,  # add_pages adds one that costs a tenth of the time
         docs_url=None,
         redoc_url=None,
@@ -63,18 +111,22 @@ def create_app(settings: Settings | None = None, service: Service | None = None)
             "metrics": False,
             "logs": False,
         },  # FastAPI's would cost each request time; ours are in app.telemetry
+        **options,
     )
-    app.state.service = own
-    app.state.auth = auth = Auth(settings)
-    add_prediction_routes(app, own)
-    add_model_routes(app, own)
-    add_health_routes(app, own)
-    add_pages(app)
-    document_keys(app)
+    app.state.service = service
+    app.state.auth = Auth(service.settings)
+    app.state.error_shapes = lambda _method, _path: TORCHSERVE_SHAPE
+    return app
+
+
+def _surrounded(app: FastAPI) -> FastAPI:
+    """Returns an application that has all its routes, with the layers that every request passes."""
+    auth: Auth = app.state.auth
+    service: Service = app.state.service
     add_exception_handlers(app)
     if auth.needs_keys or auth.has_admins:
         app.add_middleware(KeyMiddleware, auth=auth)  # inside CORS: a preflight carries no key
-    allow_origins(app, settings)
-    app.add_middleware(RequestMiddleware, service=own)
+    allow_origins(app, service.settings)
+    app.add_middleware(RequestMiddleware, service=service)
     app.add_middleware(SecurityHeadersMiddleware)  # the last one added is the outermost
     return app

@@ -5,7 +5,7 @@ security_headers.py -> headers that every answer carries
 cross_origin.py -> what pages of other origins may send and read
 auth.py, keys.py -> whose API key it is, and what that key may do
 predict.py -> the prediction routes
-plain_route.py -> a route that FastAPI documents and stays out of
+classifying_route.py -> a route that FastAPI documents and stays out of
 answering.py -> the one way of a request with images: room, reading, permits, deadline
 bodies/ -> reads the images of a request, within the limits
 disconnect.py -> stops the work for a client that has left

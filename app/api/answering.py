@@ -13,22 +13,59 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from fastapi import Request
 
 from app.api.bodies.uploads import Upload, declared_bytes
 from app.api.disconnect import unless_disconnected
-from app.inference.engine import Pixels
+from app.errors import ImageError, InvalidParameterError
+from app.inference.engine import Pixels, Samples
 from app.inference.pipeline import Classification
 from app.models.served_model import ServedModel
 from app.serving.service import Service
 
 T = TypeVar("T")
-Image = bytes | bytearray | Pixels
+Image = bytes | bytearray | Pixels | Samples
 """An image's file as it was uploaded, or its pixels as the engine takes them."""
 Reader = Callable[[Upload], Awaitable[Sequence[Image]]]
 """Reads the images of a request from its body."""
+
+
+TIMEOUT_HEADER: Final = "X-Request-Timeout-Ms"
+"""The header in which a client says how long it waits, in milliseconds."""
+_MAX_NUMBER: Final = 2**63 - 1  # a larger number counts as this one, which every float can hold
+
+
+def whole_number(name: str, text: str | None) -> int | None:
+    """Returns the number that a parameter or a header has, None if it was not sent.
+
+    Args:
+        name: what it is called, for the error's sentence.
+        text: its text.
+
+    Raises:
+        InvalidParameterError: it is no whole number of at least 1.
+    """
+    if text is None:
+        return None
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise InvalidParameterError(f"{name} must be a whole number of at least 1.")
+    return min(number, _MAX_NUMBER)
+
+
+def timeout_s_of(request: Request) -> float:
+    """Returns how many seconds a client waits, by its header; infinite if it does not say.
+
+    Raises:
+        InvalidParameterError: the header has no whole number of milliseconds.
+    """
+    timeout_ms = whole_number(TIMEOUT_HEADER, request.headers.get(TIMEOUT_HEADER))
+    return math.inf if timeout_ms is None else timeout_ms / 1000
 
 
 @dataclass
@@ -80,15 +117,24 @@ class Answering:
             the answers, in the order of the images.
 
         Raises:
-            PredictorError: the request cannot be answered, or `answer` raised this for one of the images.
+            PredictorError: the request cannot be answered, or `answer` raised this for one of the images. If several
+                failed it is about the first of them, and tells its place.
             ClientDisconnect: the client has left.
         """
         service, name = self.service, self.model.artifact.name
-        with self.model.usage.hold(), self._upload() as upload:
-            images = await read(upload)
-            deadline = service.deadline_of(time.monotonic(), upload.patience)
-            with service.admission.admit(len(images), model=name, deadline=deadline):
-                return await unless_disconnected(self.request, _answers(images, answer, deadline), deadline=deadline)
+        counters = service.metrics.of_model(name, self.model.artifact.version)
+        outcome = counters.failed
+        try:
+            with self.model.usage.hold(), self._upload() as upload:
+                images = await read(upload)
+                deadline = service.deadline_of(time.monotonic(), upload.patience)
+                with service.admission.admit(len(images), model=name, deadline=deadline):
+                    work = _answers(images, answer, deadline)
+                    answers = await unless_disconnected(self.request, work, deadline=deadline)
+            outcome = counters.succeeded
+        finally:
+            outcome.inc()
+        return answers
 
     async def classify(self, image: Image, deadline: float) -> Classification:
         """Classifies one image and counts it in the model's metrics.
@@ -128,4 +174,12 @@ class Answering:
 async def _answers(images: Sequence[Image], answer: Callable[[Image, float], Awaitable[T]], deadline: float) -> list[T]:
     if len(images) == 1:  # as most requests have: no task for it
         return [await answer(images[0], deadline)]
-    return await asyncio.gather(*(answer(image, deadline) for image in images))
+    tried = await asyncio.gather(*(answer(image, deadline) for image in images), return_exceptions=True)
+    answers: list[T] = []
+    for place, each in enumerate(tried):
+        if isinstance(each, ImageError):
+            raise type(each)(f"Image {place}: {each.detail}") from each
+        if isinstance(each, BaseException):
+            raise each
+        answers.append(each)
+    return answers

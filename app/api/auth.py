@@ -17,14 +17,12 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api.keys import Key, KeyRing
-from app.api.problems import problem_response, responses
+from app.api.problems import problem_response, responses, shape_for
 from app.errors import ForbiddenError, PredictorError, UnauthorizedError
 from app.settings import Settings
 
 ADMIN_TAG: Final = "admin"
-OPEN_PATHS: Final = frozenset(
-    {"/health/live", "/health/ready", "/health/startup", "/healthz", "/livez", "/readyz", "/ping"}
-)
+OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready", "/health/startup", "/healthz", "/livez", "/readyz"})
 """The paths of the probes, which need no key: orchestrators have none."""
 _METRICS_PATH: Final = "/metrics"
 _BEARER: Final = re.compile(r"[ \t]*bearer[ \t]+(\S+)[ \t]*", re.IGNORECASE)
@@ -38,7 +36,8 @@ class Auth:
 
     Attributes:
         open_paths: the paths that never need a key.
-        admin_paths: patterns of the paths that need an admin key.
+        open_patterns: patterns of further paths that never need a key.
+        admin_routes: methods and patterns of the paths that need an admin key.
 
     Raises:
         KeyFileError: the keys cannot be read.
@@ -48,7 +47,8 @@ class Auth:
         self._api_keys = KeyRing.of_clients(settings)
         self._admin_keys = KeyRing.of_admins(settings)
         self.open_paths = OPEN_PATHS | ({_METRICS_PATH} if settings.metrics_open else set())
-        self.admin_paths: list[re.Pattern[str]] = []
+        self.open_patterns: list[re.Pattern[str]] = []
+        self.admin_routes: list[tuple[frozenset[str], re.Pattern[str]]] = []
 
     @property
     def needs_keys(self) -> bool:
@@ -60,10 +60,15 @@ class Auth:
         """Whether the service has admin keys, and so admin routes."""
         return self._admin_keys is not None
 
-    def check(self, path: str, headers: Headers) -> Key | None:
+    def is_open(self, path: str) -> bool:
+        """Returns whether a path never needs a key."""
+        return path in self.open_paths or any(pattern.match(path) for pattern in self.open_patterns)
+
+    def check(self, method: str, path: str, headers: Headers) -> Key | None:
         """Returns the key that a request came with, None where none is needed.
 
         Args:
+            method: the HTTP method.
             path: the path that was asked for.
             headers: the request's headers.
 
@@ -71,9 +76,9 @@ class Auth:
             UnauthorizedError: the request has no key, or an unknown one.
             ForbiddenError: the key is known and does not open this path.
         """
-        if path in self.open_paths:
+        if self.is_open(path):
             return None
-        if any(pattern.match(path) for pattern in self.admin_paths):
+        if any(method in methods and pattern.match(path) for methods, pattern in self.admin_routes):
             return self.check_admin(headers)
         if self._api_keys is None:
             return None
@@ -129,10 +134,12 @@ class KeyMiddleware:
             return
         state = scope["state"]
         try:
-            key = self._auth.check(scope["path"], Headers(scope=scope))
+            key = self._auth.check(scope["method"], scope["path"], Headers(scope=scope))
         except PredictorError as error:
             state["error_code"] = error.code  # for the metrics
-            response = problem_response(error.code, error.detail, request_id=state["request_id"])
+            response = problem_response(
+                error.code, error.detail, request_id=state["request_id"], shape=shape_for(scope)
+            )
             await response(scope, receive, send)
             return
         if key:
@@ -169,7 +176,8 @@ def add_admin_routes(app: FastAPI, router: APIRouter) -> None:
     auth: Auth = app.state.auth
     if not auth.has_admins:
         return
-    auth.admin_paths += [route.path_regex for route in router.routes if isinstance(route, APIRoute)]
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    auth.admin_routes += [(frozenset(route.methods or ()), route.path_regex) for route in routes]
     app.include_router(router)
 
 
@@ -191,7 +199,7 @@ def _with_keys(openapi: Callable[[], dict[str, Any]], auth: Auth) -> Callable[[]
         schemes["header"] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
         for path, operation in _operations(document):
             is_admin = ADMIN_TAG in operation.get("tags", ())
-            if is_admin or (auth.needs_keys and path not in auth.open_paths):
+            if is_admin or (auth.needs_keys and not auth.is_open(path)):
                 operation["security"] = [{"bearer": []}, {"header": []}]
                 codes = ("unauthorized", "forbidden")
                 for status, response in responses(*codes).items():

@@ -31,7 +31,6 @@ def add_health_routes(app: FastAPI, service: Service) -> None:
         return Health(status="live")
 
     @app.get("/readyz", include_in_schema=False)
-    @app.get("/ping", include_in_schema=False)  # TorchServe has it, and SageMaker asks it before it sends requests
     @app.get(
         "/health/ready",
         tags=["health"],

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.answering import Timings
-from app.api.problems import problem_response
+from app.api.problems import problem_response, shape_for
 from app.serving.service import Service
 from app.telemetry.logs import request_fields
 from app.telemetry.request_log import RequestRecorder, request_id_of
@@ -86,7 +86,8 @@ class RequestMiddleware:
                 raise
             state["error_code"] = "internal"
             detail = "The request could not be answered; the log has the reason under the request id."
-            await problem_response("internal", detail, request_id=request_id)(scope, receive, send_with_headers)
+            response = problem_response("internal", detail, request_id=request_id, shape=shape_for(scope))
+            await response(scope, receive, send_with_headers)
         finally:
             seconds = time.monotonic() - started_at
             method, route = scope["method"], getattr(scope.get("route"), "path", "unmatched")

@@ -37,14 +37,14 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     @app.get("/models", tags=["models"], summary="List the models")
     async def models() -> ModelList:
         """The models that this service was asked to serve, and the state of each. The default model is the first."""
-        return ModelList(models=[describe(deployment, is_default=deployment is service.registry.deployments[0])
+        return ModelList(models=[describe(deployment, is_default=deployment is service.registry.default)
                                  for deployment in service.registry.deployments])  # fmt: skip
 
     @app.get("/models/{name}", tags=["models"], summary="Describe a model", responses=responses("unknown_model"))
     async def model(name: ModelName) -> ModelDetails:
         """All that is known about one model: manifest, classes, device, engine, precision, golden check."""
         deployment = service.registry.deployment(name)
-        description = describe(deployment, is_default=deployment is service.registry.deployments[0])
+        description = describe(deployment, is_default=deployment is service.registry.default)
         if deployment.model is None:
             return ModelDetails(**dict(description))
         artifact = deployment.model.artifact
@@ -69,7 +69,7 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
         If that version fails, the answer is 409, and the version that served before goes on serving.
         """
         deployment = await watcher.reload(name)
-        return describe(deployment, is_default=deployment is registry.deployments[0])
+        return describe(deployment, is_default=deployment is registry.default)
 
     @router.post(
         "/load",
@@ -82,7 +82,7 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
         A model that is named in the settings and was unloaded is served again as the settings say.
         """
         deployment = await watcher.load(name)
-        return describe(deployment, is_default=deployment is registry.deployments[0])
+        return describe(deployment, is_default=deployment is registry.default)
 
     @router.post(
         "/unload",

@@ -13,11 +13,11 @@ from typing import Annotated, Any, TypeVar
 from fastapi import FastAPI, Header, Path, Query, Request, Response
 from pydantic import BaseModel
 
-from app.api.answering import Answering, Image
+from app.api.answering import TIMEOUT_HEADER, Answering, Image, whole_number
 from app.api.answers import answer_of, answer_of_batch, check_answer_size, image_prediction
 from app.api.bodies.uploads import Upload, read_image, read_images
+from app.api.classifying_route import ClassifyingRoute
 from app.api.models import ModelName
-from app.api.plain_route import PlainRoute
 from app.api.problems import problem_details, responses
 from app.api.schemas import (
     BatchPrediction,
@@ -32,8 +32,6 @@ from app.serving.service import Service
 logger = logging.getLogger(__name__)
 
 _DEFAULT_TOP_K = 5
-_TIMEOUT_HEADER = "X-Request-Timeout-Ms"
-_MAX_NUMBER = 2**63 - 1  # a larger parameter counts as this one, which every float can hold
 
 ModelVersion = Annotated[str, Path(description="Its version", examples=["1"])]
 
@@ -45,7 +43,7 @@ TopK = Annotated[
 TimeoutMs = Annotated[
     int | None,
     Header(
-        alias=_TIMEOUT_HEADER,
+        alias=TIMEOUT_HEADER,
         ge=1,
         description="Milliseconds that the client waits for its answer; can only shorten the service's own limit",
         examples=[2000],
@@ -65,8 +63,8 @@ _BATCH_ERRORS = responses(
 _BINARY = {"type": "string", "format": "binary", "minLength": 1}
 
 
-class _PredictRoute(PlainRoute):
-    """A plain route whose endpoint takes `top_k` and `timeout_ms` too."""
+class _PredictRoute(ClassifyingRoute):
+    """A route whose endpoint takes `top_k` and `timeout_ms` too."""
 
     async def call(self, request: Request) -> Response:
         """Returns the endpoint's answer to a request; a parameter that was not sent is None."""
@@ -74,22 +72,10 @@ class _PredictRoute(PlainRoute):
         response: Response = await self.endpoint(
             request,
             **request.scope["path_params"],
-            top_k=_whole_number("top_k", top_k),
-            timeout_ms=_whole_number(_TIMEOUT_HEADER, request.headers.get(_TIMEOUT_HEADER)),
+            top_k=whole_number("top_k", top_k),
+            timeout_ms=whole_number(TIMEOUT_HEADER, request.headers.get(TIMEOUT_HEADER)),
         )
         return response
-
-
-def _whole_number(name: str, text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise InvalidParameterError(f"{name} must be a whole number of at least 1.")
-    return min(number, _MAX_NUMBER)
 
 
 def _body(form_properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

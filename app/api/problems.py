@@ -5,12 +5,13 @@ PredictorError -> its code -> `PROBLEMS` -> status and title -> the answer, and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from app.api.bodies.content_encoding import ACCEPTED
 from app.api.schemas import ProblemDetails
@@ -31,14 +32,17 @@ class Problem(NamedTuple):
 
 PROBLEMS: dict[str, Problem] = {
     "malformed_request": Problem(400, "Not an HTTP request"),
+    "invalid_request": Problem(400, "Not what the protocol expects"),
     "empty_body": Problem(400, "No image was sent"),
     "corrupt_image": Problem(400, "The image cannot be decoded"),
     "unauthorized": Problem(401, "A key is needed"),
     "forbidden": Problem(403, "The key does not open this"),
     "unknown_model": Problem(404, "No such model"),
+    "unknown_version": Problem(404, "No such version of the model"),
     "not_found": Problem(404, "No such page"),
     "method_not_allowed": Problem(405, "Method not allowed here"),
     "request_too_slow": Problem(408, "The request came too slowly"),
+    "conflict": Problem(409, "Not beside what there is"),
     "model_rejected": Problem(409, "The version cannot be served"),
     "body_too_large": Problem(413, "The request body is too large"),
     "too_many_pixels": Problem(413, "The image has too many pixels"),
@@ -51,6 +55,7 @@ PROBLEMS: dict[str, Problem] = {
     "invalid_parameter": Problem(422, "A parameter is not valid"),
     "head_too_large": Problem(431, "The request's headers are too large"),
     "internal": Problem(500, "Internal error"),
+    "not_supported": Problem(501, "Not done here"),
     "overloaded": Problem(503, "Too many requests at once"),
     "not_ready": Problem(503, "No model is ready"),
     "draining": Problem(503, "The service is shutting down"),
@@ -80,13 +85,46 @@ def problem_details(code: str, detail: str, request_id: str) -> ProblemDetails:
     )
 
 
-def problem_response(code: str, detail: str, *, request_id: str, headers: Mapping[str, str] | None = None) -> Response:
+class ErrorShape(NamedTuple):
+    """How the body of an answer to an error looks, for the clients of some paths.
+
+    Attributes:
+        media_type: the content type of the body.
+        write: returns the body of a problem, as JSON.
+    """
+
+    media_type: str
+    write: Callable[[ProblemDetails], str]
+
+
+PROBLEM_SHAPE: Final = ErrorShape(MEDIA_TYPE, ProblemDetails.model_dump_json)
+"""The shape of errors on the native routes, and wherever no other has been decided."""
+
+ErrorShapes = Callable[[str, str], ErrorShape]
+"""Returns the shape of errors for a method and a path."""
+
+
+def shape_for(scope: Scope) -> ErrorShape:
+    """Returns the shape of errors for the request of an ASGI scope."""
+    shapes: ErrorShapes = scope["app"].state.error_shapes
+    return shapes(scope["method"], scope["path"])
+
+
+def problem_response(
+    code: str,
+    detail: str,
+    *,
+    request_id: str,
+    shape: ErrorShape = PROBLEM_SHAPE,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """Returns the answer to an error.
 
     Args:
         code: a key of `PROBLEMS`.
         detail: what went wrong with this request, in a sentence.
         request_id: the request's id.
+        shape: how its body looks.
         headers: headers beyond those of the body, or None.
     """
     problem = problem_details(code, detail, request_id)
@@ -95,9 +133,9 @@ def problem_response(code: str, detail: str, *, request_id: str, headers: Mappin
     if code == "unsupported_encoding":  # RFC 9110, section 15.5.16: it should say what is
         headers = {"Accept-Encoding": ACCEPTED, **(headers or {})}
     return Response(
-        problem.model_dump_json(),
+        shape.write(problem),
         problem.status,
-        media_type=MEDIA_TYPE,
+        media_type=shape.media_type,
         headers=headers,
     )
 
@@ -107,7 +145,8 @@ def add_exception_handlers(app: FastAPI) -> None:
 
     def answer(request: Request, code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
         request.state.error_code = code  # for the metrics
-        return problem_response(code, detail, request_id=request.state.request_id, headers=headers)
+        shape, request_id = shape_for(request.scope), request.state.request_id
+        return problem_response(code, detail, request_id=request_id, shape=shape, headers=headers)
 
     @app.exception_handler(PredictorError)
     async def predictor_error(request: Request, error: PredictorError) -> Response:

@@ -9,7 +9,7 @@ import logging
 import signal
 import socket
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from app.api.keys import KeyRing
 from app.errors import PredictorError
@@ -44,13 +44,51 @@ def check_start(settings: Settings) -> None:
         tracing.check_installed()
 
 
-def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
-    """Returns a listening socket; connections wait in its backlog until a worker takes them.
+class Listening(NamedTuple):
+    """The sockets that a service listens on; connections wait in their backlogs until a worker takes them.
+
+    Attributes:
+        requests: the socket of the service's own interface.
+        management: the socket of TorchServe's management interface; None without one.
+        metrics: the socket of the metrics alone; None without one.
+    """
+
+    requests: socket.socket
+    management: socket.socket | None = None
+    metrics: socket.socket | None = None
+
+    def close(self) -> None:
+        """Closes them in this process."""
+        for listening in self:
+            if listening is not None:
+                listening.close()
+
+
+def listen_on_all(settings: Settings, *, scheme: str) -> Listening:
+    """Returns the sockets that the settings ask for.
+
+    Args:
+        settings: the settings of the service.
+        scheme: `http` or `https`, for the addresses that are logged.
+
+    Raises:
+        AddressError: an address is taken, or not this machine's.
+    """
+    host = settings.host
+    requests = listen(host, settings.port)
+    _tell_address(requests, scheme)
+    management = listen(host, settings.management_port, "--management-port") if settings.management_port else None
+    metrics = listen(host, settings.metrics_port, "--metrics-port") if settings.metrics_port else None
+    return Listening(requests, management, metrics)
+
+
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """Returns a listening socket.
 
     Args:
         host: the address to listen on; one with a colon is IPv6.
         port: the port to listen on; 0 for a free one that the system picks.
-        scheme: `http` or `https`, for the address that is logged.
+        option: the option that sets the port, for the error's sentence.
 
     Raises:
         AddressError: the address is taken, or not this machine's.
@@ -63,14 +101,17 @@ def listen(host: str, port: int, *, scheme: str = "http") -> socket.socket:
     except OSError as error:
         listening.close()
         raise AddressError(
-            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with --port or --host "
-            "(`make serve PORT=8001`)."
+            f"Cannot listen on {host}, port {port}: {error.strerror}. Choose another with {option} or --host"
+            + (" (`make serve PORT=8001`)." if option == "--port" else ".")
         ) from error
+    return listening
+
+
+def _tell_address(listening: socket.socket, scheme: str) -> None:
     host, port = listening.getsockname()[:2]
     url = f"{scheme}://{'localhost' if host in ('127.0.0.1', '0.0.0.0') else host}:{port}"
     logger.info("Listening on %s  (try it in a browser; API at %s/docs)", url, url)
     logger.info("Classify with:  curl -F file=@photo.jpg %s/predict", url)
-    return listening
 
 
 class AddressError(PredictorError):

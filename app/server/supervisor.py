@@ -27,7 +27,7 @@ from typing import Any, Final
 
 from app.server.first_process import reap_orphans
 from app.server.runtime_folder import runtime_folder
-from app.server.start import CANNOT_START, SAME_SIGNAL_S, STOP_SIGNALS, check_start, listen
+from app.server.start import CANNOT_START, SAME_SIGNAL_S, STOP_SIGNALS, Listening, check_start, listen_on_all
 from app.server.tls import tls_options
 from app.serving.worker_count import worthwhile_workers
 from app.settings import Settings
@@ -61,7 +61,7 @@ def serve(settings: Settings) -> int:
     """
     check_start(settings)
     tls = tls_options(settings)
-    listening = listen(settings.host, settings.port, scheme="https" if tls else "http")
+    listening = listen_on_all(settings, scheme="https" if tls else "http")
     if sys.platform != "linux" and settings.worker_count in {None, 1}:  # fork is not safe there, or does not exist
         from app.server.worker import serve_process
 
@@ -102,14 +102,14 @@ class Supervisor:
 
     Args:
         settings: the settings of the service.
-        listening: the socket that all workers take connections from.
+        listening: the sockets that all workers take connections from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         folder: a private, empty folder for the workers to share.
         workers: how many workers to run.
     """
 
     def __init__(
-        self, settings: Settings, listening: socket.socket, tls: Mapping[str, Any], folder: Path, workers: int
+        self, settings: Settings, listening: Listening, tls: Mapping[str, Any], folder: Path, workers: int
     ) -> None:
         self._settings = settings
         self._listening = listening

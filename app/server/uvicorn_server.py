@@ -69,7 +69,7 @@ def make_server(app: FastAPI, settings: Settings, listening: socket.socket, tls:
         log_level=max(logging.WARNING, logging.getLogger().level),  # our own lines tell of start and end
         access_log=False,  # our own access log has the request's id
         server_header=False,
-        http=limited_protocol(service, app.state.auth, connections),
+        http=limited_protocol(app, connections),
         timeout_keep_alive=settings.idle_timeout_s,  # type: ignore[arg-type] # uvicorn only hands it to `call_later`
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
         **tls,

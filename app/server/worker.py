@@ -11,14 +11,14 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from app.errors import PredictorError
-from app.server.start import CANNOT_START, STOP_SIGNALS
+from app.server.start import CANNOT_START, STOP_SIGNALS, Listening
 from app.serving.lifecycle import running
 from app.serving.service import Service
 from app.settings import Settings
@@ -29,19 +29,21 @@ from app.telemetry.metric_files import share_files
 if TYPE_CHECKING:
     import uvicorn
 
+    from app.server.ports_beside import PortsBeside
+
 logger = logging.getLogger("app.workers")
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 
 
 def run_worker(
-    settings: Settings, listening: socket.socket, tls: Mapping[str, Any], place: WorkerPlace, parent: int
+    settings: Settings, listening: Listening, tls: Mapping[str, Any], place: WorkerPlace, parent: int
 ) -> None:
     """Runs a worker process, from its start to its end.
 
     Args:
         settings: the settings of the service; the worker takes its share of the limits.
-        listening: the socket that all workers take connections from.
+        listening: the sockets that all workers take connections from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         place: the worker's place among its siblings.
         parent: the supervisor's process id.
@@ -68,13 +70,13 @@ def run_worker(
 
 
 def serve_process(
-    settings: Settings, listening: socket.socket, tls: Mapping[str, Any], place: WorkerPlace | None = None
+    settings: Settings, listening: Listening, tls: Mapping[str, Any], place: WorkerPlace | None = None
 ) -> None:
     """Serves in this process until a signal ends it.
 
     Args:
         settings: the settings of this process.
-        listening: the socket that connections are taken from.
+        listening: the sockets that connections are taken from.
         tls: the arguments of `uvicorn.Config` for HTTPS, from `tls_options`; empty for plain HTTP.
         place: this process's place among several workers; None if it is the only process.
 
@@ -89,24 +91,33 @@ def serve_process(
         runner.run(_serve(Service(settings, place), listening, tls))
 
 
-async def _serve(service: Service, listening: socket.socket, tls: Mapping[str, Any]) -> None:
+async def _serve(service: Service, listening: Listening, tls: Mapping[str, Any]) -> None:
     context = running(service)
     await context.__aenter__()
     # Importing the web framework takes as long as loading a model, and both at once little longer. The pool is not the
     # loop's own, whose threads stand back.
     with ThreadPoolExecutor(1) as pool:
-        server = await asyncio.get_running_loop().run_in_executor(pool, _assemble, service, listening, tls)
+        assemble = partial(_assemble, service, listening, tls)
+        server, beside = await asyncio.get_running_loop().run_in_executor(pool, assemble)
     gc.freeze()  # as after loading: the collector need not look through what stays
-    await server.serve()
+    async with beside:
+        await server.serve()
     if not server.force_exit:
         await context.__aexit__(None, None, None)
 
 
-def _assemble(service: Service, listening: socket.socket, tls: Mapping[str, Any]) -> uvicorn.Server:
-    from app.main import create_app
+def _assemble(service: Service, listening: Listening, tls: Mapping[str, Any]) -> tuple[uvicorn.Server, PortsBeside]:
+    from app.main import create_app, create_management_app, create_metrics_app
+    from app.server.ports_beside import PortsBeside
     from app.server.uvicorn_server import make_server
 
-    return make_server(create_app(service.settings, service), service.settings, listening, tls)
+    beside = PortsBeside(tls)
+    if listening.management:
+        beside.add(create_management_app(service), listening.management)
+    if listening.metrics:
+        beside.add(create_metrics_app(service), listening.metrics)
+    server = make_server(create_app(service.settings, service), service.settings, listening.requests, tls)
+    return server, beside
 
 
 def share_limits(settings: Settings, workers: int) -> Settings:

@@ -108,8 +108,8 @@ class Service:
         """
         if self.phase is not Phase.SERVING:
             raise DrainingError("The service is shutting down.", retry_after_s=5)
-        default = self.registry.deployments[0]
-        if not default.model:
+        default = self.registry.default
+        if default and not default.model:
             raise NotReadyError(default.reason, retry_after_s=5)
         if reason := self.watchdog.verdict.unready_because:
             raise NotReadyError(reason, retry_after_s=5)

@@ -8,6 +8,7 @@ It lies in memory that has no name, so that nobody can take it away. A spawned w
 from __future__ import annotations
 
 import mmap
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ _FRESH_S: Final = 1.0
 _SERVING_S: Final = 5.0
 METRICS_FOLDER: Final = "metrics"
 """Name of the folder, inside the shared folder, in which the workers keep their metrics."""
-_FIELDS: Final = 6
+_FIELDS: Final = 7
 _BYTES_PER_FIELD: Final = 8
 
 
@@ -40,6 +41,7 @@ class _Field(IntEnum):
     HEARTBEAT_S = 3
     WANTS_RESTART = 4
     RETIRING = 5
+    PID = 6
 
 
 class WorkerBoard:
@@ -141,6 +143,7 @@ class WorkerStatus:
         fields[_Field.ACCEPTING] = accepting
         fields[_Field.READY] = ready
         fields[_Field.CONNECTIONS] = connections
+        fields[_Field.PID] = os.getpid()
         fields[_Field.HEARTBEAT_S] = time.monotonic()  # processes can compare it: it is the machine's clock
 
     def count_connections(self, connections: int) -> None:
@@ -159,6 +162,11 @@ class WorkerStatus:
         """Sets every field to 0, after the worker has ended or before it starts."""
         for field in _Field:
             self._fields[field] = 0
+
+    @property
+    def pid(self) -> int:
+        """The worker's process id; 0 before it has published its state."""
+        return int(self._fields[_Field.PID])
 
     @property
     def connections(self) -> int:

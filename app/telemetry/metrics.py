@@ -50,6 +50,12 @@ class Metrics:
             ["route", "method", "status", "code"],
             registry=self.registry,
         )
+        self.model_requests = Counter(
+            "predictor_model_requests_total",
+            "Requests for predictions that a model was found for, by outcome: success, or fail with any error",
+            ["model", "outcome"],
+            registry=self.registry,
+        )
         self.request_seconds = Histogram(
             "predictor_request_seconds",
             "Seconds from a request's head to its answer",
@@ -69,6 +75,13 @@ class Metrics:
         )
         self.images = Counter(
             "predictor_images_total", "Images classified, by format", ["model", "format"], registry=self.registry
+        )
+        self.last_inference = Gauge(
+            "predictor_last_inference_timestamp_seconds",
+            "When an image was last classified, in seconds since 1970",
+            ["model"],
+            multiprocess_mode="max",
+            registry=self.registry,
         )
         self.predictions = Counter(
             "predictor_predictions_total",
@@ -190,13 +203,31 @@ class Metrics:
 
     def render(self) -> bytes:
         """Returns the text that Prometheus scrapes, with the sum of all workers."""
+        return generate_latest(self._of_all_workers())
+
+    def totals(self, sample: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Returns the sums of one sample over all workers.
+
+        Args:
+            sample: the name of the sample, such as `predictor_decode_seconds_sum`.
+            labels: the labels to tell apart; those that differ in others only are added up.
+        """
+        found: dict[tuple[str, ...], float] = {}
+        for family in self._of_all_workers().collect():
+            for each in family.samples:
+                if each.name == sample:
+                    key = tuple(each.labels[label] for label in labels)
+                    found[key] = found.get(key, 0.0) + each.value
+        return found
+
+    def _of_all_workers(self) -> CollectorRegistry:
         if self._place is None:
-            return generate_latest(self.registry)
+            return self.registry
         together = CollectorRegistry()
         if self._place.metrics_folder.is_dir():
             MultiProcessCollector(together, path=str(self._place.metrics_folder))  # type: ignore[no-untyped-call]
         together.register(_Workers(self._place.board))
-        return generate_latest(together)
+        return together
 
 
 class _Workers(Collector):
@@ -226,6 +257,9 @@ class ModelMetrics:
         self._model = model
         self._counted_classes = counted_classes
         self._images = metrics.images
+        self.succeeded: Counter = metrics.model_requests.labels(model, "success")
+        self.failed: Counter = metrics.model_requests.labels(model, "fail")
+        self._last_inference = metrics.last_inference.labels(model)
         self._predictions = metrics.predictions
         self._decode_seconds = metrics.decode_seconds.labels(model)
         self._queue_seconds = metrics.queue_seconds.labels(model)
@@ -248,6 +282,7 @@ class ModelMetrics:
         if images is None:
             images = self._images_by_format[image_format] = self._images.labels(self._model, image_format)
         images.inc()
+        self._last_inference.set_to_current_time()
         self._decode_seconds.observe(classification.decode_s)
         self._queue_seconds.observe(classification.queue_s)
         self._inference_seconds.observe(classification.inference_s)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _TRACES_PATH: Final = "/v1/traces"
 _FLUSH_S: Final = 2.0
 # Probes and scrapes come every few seconds, and their traces would tell nothing.
-_UNTRACED: Final = ("/health", "/livez", "/readyz", "/ping", "/metrics")
+_UNTRACED: Final = ("/health", "/livez", "/readyz", "/ping", "/v2/health", "/metrics")
 
 
 class TelemetryError(PredictorError):

@@ -5,7 +5,7 @@ chunks -> without what is before the first boundary -> python-multipart's parser
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -35,12 +35,15 @@ class Part:
     content_type: str = ""
     content: bytearray = field(default_factory=bytearray, repr=False)
 
-    @property
-    def is_file(self) -> bool:
-        """Whether the part is a file: by its name, its type or its field (`curl -F 'file=<cat.jpg'` sends no name)."""
+    def is_file_among(self, fields: Sequence[str]) -> bool:
+        """Returns whether the part is a file, by its name, its type or its field.
+
+        Args:
+            fields: the fields that are files without a name too, as `curl -F 'file=<cat.jpg'` sends them.
+        """
         if self.file_name == "" and not self.content:  # what browsers send of an input without a file
             return False
-        return self.file_name is not None or self.field_name in SINGLE_FIELDS or self.content_type.startswith("image/")
+        return self.file_name is not None or self.field_name in fields or self.content_type.startswith("image/")
 
     @property
     def is_json(self) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from python_multipart.multipart import parse_options_header
@@ -32,7 +32,7 @@ _PACE_WINDOW_S = 5.0
 _CLOCK_TOLERANCE_S = 0.05  # the event loop's clock has whole milliseconds, and may be a little ahead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Upload:
     """The limits of one upload.
 
@@ -40,7 +40,8 @@ class Upload:
         max_body_bytes: the largest size of the body, in bytes.
         min_bytes_per_s: the least pace in every window of 5 seconds, in bytes a second; 0 for no least pace. Bytes
             that were sent before a window count nothing in it.
-        patience: when the client gives up, on the clock of `time.monotonic()`; infinite if it does not say.
+        patience: when the client gives up, on the clock of `time.monotonic()`; infinite if it does not say. What reads
+            the body may shorten it, as some clients say it there.
         held: counts the bytes of this body towards the service's limit.
     """
 
@@ -50,12 +51,14 @@ class Upload:
     held: HeldBytes
 
 
-async def read_image(request: Request, upload: Upload) -> bytearray:
-    """Reads the one image of a request: form field `file` or `image`, a form's only file part, or the whole body.
+async def read_image(request: Request, upload: Upload, fields: Sequence[str] = SINGLE_FIELDS) -> bytearray:
+    """Reads the one image of a request: one of a form's fields, a form's only file part, or the whole body.
 
     Args:
         request: the request.
         upload: the limits of its upload.
+        fields: the fields whose one file is the image, the most telling first; their parts are files without a file
+            name too.
 
     Returns:
         the image's file, as it was uploaded.
@@ -73,8 +76,8 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return parts
-    files = _files_of(parts)
-    for field_name in SINGLE_FIELDS:
+    files = _files_of(parts, fields)
+    for field_name in fields:
         named = [part for part in files if part.field_name == field_name]
         files = named or files
     if len(files) > 1:
@@ -82,8 +85,8 @@ async def read_image(request: Request, upload: Upload) -> bytearray:
             f"The form has {len(files)} files where one is expected: send several to /predict/batch."
         )
     if not files:
-        fields = ", ".join(repr(part.field_name) for part in parts) or "none"
-        raise MissingFileError(f"The form has no file: send the image as the field 'file'. Fields sent: {fields}.")
+        sent = ", ".join(repr(part.field_name) for part in parts) or "none"
+        raise MissingFileError(f"The form has no file: send the image as the field {fields[0]!r}. Fields sent: {sent}.")
     return files[0].content
 
 
@@ -105,7 +108,7 @@ async def read_images(request: Request, upload: Upload, *, max_images: int) -> l
     parts = await _read(request, upload)
     if isinstance(parts, bytearray):
         return [parts]
-    files = [part.content for part in _files_of(parts)]
+    files = [part.content for part in _files_of(parts, SINGLE_FIELDS)]
     if not files:
         raise MissingFileError("The form has no files: send each image as a file in a field 'files'.")
     if len(files) > max_images:
@@ -113,9 +116,24 @@ async def read_images(request: Request, upload: Upload, *, max_images: int) -> l
     return files
 
 
-def _files_of(parts: list[Part]) -> list[Part]:
+async def read_whole(request: Request, upload: Upload) -> bytearray:
+    """Reads the whole body of a request, whatever its content type says.
+
+    Args:
+        request: the request.
+        upload: the limits of its upload.
+
+    Raises:
+        PredictorError: whatever `read_image` raises about a body.
+    """
+    body = await _read(request, upload, forms=False)
+    assert isinstance(body, bytearray)
+    return body
+
+
+def _files_of(parts: list[Part], fields: Sequence[str]) -> list[Part]:
     """Returns the files of a form; those that are declared as JSON only if there are no others."""
-    files = [part for part in parts if part.is_file]
+    files = [part for part in parts if part.is_file_among(fields)]
     return [part for part in files if not part.is_json] or files
 
 
@@ -125,7 +143,7 @@ def declared_bytes(request: Request) -> int:
     return int(declared) if declared.isdecimal() else 0
 
 
-async def _read(request: Request, upload: Upload) -> list[Part] | bytearray:
+async def _read(request: Request, upload: Upload, *, forms: bool = True) -> list[Part] | bytearray:
     declared = declared_bytes(request)
     if declared > upload.max_body_bytes:
         raise BodyTooLargeError(f"The body has {declared:,} bytes; the limit is {upload.max_body_bytes:,}.")
@@ -136,7 +154,7 @@ async def _read(request: Request, upload: Upload) -> list[Part] | bytearray:
             chunks = _received(request, upload, limit)
             if encoding:
                 chunks = decoded(chunks, encoding, _counter(upload))
-            return await _parse(request, chunks)
+            return await _parse(request, chunks) if forms else await _whole(chunks)
     except TimeoutError:
         if upload.patience - time.monotonic() < _CLOCK_TOLERANCE_S:
             raise DeadlineExceededError("The request's time ran out before its body had come.") from None
@@ -151,15 +169,20 @@ async def _parse(request: Request, chunks: AsyncIterator[bytes]) -> list[Part] |
     boundary = options.get(b"boundary")
     if content_type == b"multipart/form-data" and boundary:
         return await read_form(chunks, boundary)
+    body = await _whole(chunks)
+    if content_type == b"multipart/form-data" and body.startswith(b"--"):
+        raise MissingFileError(
+            "The Content-Type has no boundary. Do not set it yourself: your HTTP client does, and adds the boundary."
+        )
+    return body
+
+
+async def _whole(chunks: AsyncIterator[bytes]) -> bytearray:
     body = bytearray()
     async for chunk in chunks:
         body += chunk
     if not body:
         raise EmptyBodyError("The request has no body: send an image's bytes, or a form with the field 'file'.")
-    if content_type == b"multipart/form-data" and body.startswith(b"--"):
-        raise MissingFileError(
-            "The Content-Type has no boundary. Do not set it yourself: your HTTP client does, and adds the boundary."
-        )
     return body
 
 

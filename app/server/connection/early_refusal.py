@@ -14,12 +14,14 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from fastapi import FastAPI
 from starlette.datastructures import Headers
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from app.api.auth import Auth
+from app.api.classifying_route import ClassifyingRoutes
 from app.api.cross_origin import cross_origin_headers
-from app.api.problems import MEDIA_TYPE, problem_details
+from app.api.problems import PROBLEM_SHAPE, ErrorShape, ErrorShapes, problem_details
 from app.api.schemas import ProblemDetails
 from app.api.security_headers import security_headers
 from app.errors import OverloadedError, PredictorError
@@ -28,21 +30,20 @@ from app.telemetry.request_log import RequestRecorder, request_id_of
 
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
-_METHODS: Final = (b"POST", b"PUT")
-_PATHS: Final = {b"/predict": "/predict", b"/predict/batch": "/predict/batch"}
-
 
 class EarlyRefusals:
     """Looks at the heads of requests while the service is full.
 
     Args:
-        service: the service that has room or not.
-        auth: the service's keys.
+        app: the application, with all its routes.
     """
 
-    def __init__(self, service: Service, auth: Auth) -> None:
+    def __init__(self, app: FastAPI) -> None:
+        service: Service = app.state.service
         self._service = service
-        self._auth = auth
+        self._auth: Auth = app.state.auth
+        self._shapes: ErrorShapes = app.state.error_shapes
+        self._routes = ClassifyingRoutes(app)
         self._recorder = RequestRecorder(service.metrics, access_log=service.settings.access_log)
 
     def look_at(
@@ -57,8 +58,12 @@ class EarlyRefusals:
             scheme: `http` or `https`.
             defaults: headers that every answer has.
         """
-        service, path, key = self._service, _PATHS.get(target.partition(b"?")[0]), None
-        if path is None or method not in _METHODS or not service.admission.pending_images:
+        service, key = self._service, None
+        if not service.admission.pending_images:
+            return None
+        path, verb = target.partition(b"?")[0].decode("latin-1"), method.decode()
+        route = self._routes.template_of(verb, path)
+        if route is None:
             return None
         if service.phase is not Phase.SERVING or service.tracing is not None:  # a refusal is traced too
             return None
@@ -69,16 +74,16 @@ class EarlyRefusals:
         given = Headers(raw=headers)
         if self._auth.needs_keys:
             try:
-                key = self._auth.check(path, given)
+                key = self._auth.check(verb, path, given)
             except PredictorError:  # the application answers 401 or 403
                 return None
         request_id = request_id_of(given.get("x-request-id", ""))
         problem = problem_details(overloaded.code, overloaded.detail, request_id)
         seconds = time.monotonic() - started_at
         self._recorder.record(
-            method=method.decode(),
+            method=verb,
             path=path,
-            route=path,
+            route=route,
             status=problem.status,
             code=problem.code,
             seconds=seconds,
@@ -90,7 +95,7 @@ class EarlyRefusals:
             (b"server-timing", f"total;dur={1000 * seconds:.2f}".encode()),
             *self.cross_origin(headers),
         )
-        return whole_answer(problem, scheme=scheme, headers=(*defaults, *more))
+        return whole_answer(problem, scheme=scheme, headers=(*defaults, *more), shape=self._shapes(verb, path))
 
     def cross_origin(self, headers: RawHeaders) -> RawHeaders:
         """Returns the headers that let a page read the answer to a request with these headers."""
@@ -106,23 +111,30 @@ class EarlyRefusals:
         return None
 
 
-def whole_answer(problem: ProblemDetails, *, scheme: str, headers: RawHeaders) -> bytes:
+def whole_answer(
+    problem: ProblemDetails, *, scheme: str, headers: RawHeaders, shape: ErrorShape = PROBLEM_SHAPE
+) -> bytes:
     """Returns an answer of HTTP/1.1, head and body, that is written without the application.
 
     Args:
         problem: the body.
         scheme: `http` or `https`.
         headers: all headers but those of the body, of the request's id and of security.
+        shape: how the body looks.
     """
-    body = problem.model_dump_json().encode()
-    of_body = f"content-length: {len(body)}\r\nx-request-id: {problem.request_id}\r\n\r\n".encode()
-    return b"".join((STATUS_LINE[problem.status], _lines(headers), _FIXED[scheme], of_body, body))
+    body = shape.write(problem).encode()
+    of_body = _lines(
+        (
+            (b"content-type", shape.media_type.encode()),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-request-id", problem.request_id.encode()),
+        )
+    )
+    return b"".join((STATUS_LINE[problem.status], _lines(headers), _FIXED[scheme], of_body, b"\r\n", body))
 
 
 def _lines(headers: RawHeaders) -> bytes:
     return b"".join([name + b": " + value + b"\r\n" for name, value in headers])
 
 
-_FIXED: Final = {
-    scheme: _lines([*security_headers(scheme), (b"content-type", MEDIA_TYPE.encode())]) for scheme in ("http", "https")
-}
+_FIXED: Final = {scheme: _lines(security_headers(scheme)) for scheme in ("http", "https")}

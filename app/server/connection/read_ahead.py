@@ -14,14 +14,13 @@ import time
 from functools import partial
 from typing import Any, Final
 
+from fastapi import FastAPI
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 
-from app.api.auth import Auth
 from app.server.connection.connections import Connections
 from app.server.connection.early_refusal import EarlyRefusals
 from app.server.connection.http_protocol import LimitedProtocol
 from app.server.connection.parsing_turns import ParsingTurns
-from app.serving.service import Service
 
 _MAX_AHEAD: Final = 4
 _TURN_S: Final = 0.002  # before other connections have their turn
@@ -31,20 +30,19 @@ _MIN_PIECE_BYTES: Final = 256
 _MAX_PIECE_BYTES: Final = 4096
 
 
-def limited_protocol(service: Service, auth: Auth, connections: Connections) -> type[asyncio.Protocol]:
+def limited_protocol(app: FastAPI, connections: Connections) -> type[asyncio.Protocol]:
     """Returns the protocol class for `uvicorn.Config(http=...)`.
 
     Args:
-        service: the service that has room or not.
-        auth: the service's keys.
+        app: the application, with all its routes.
         connections: counts the connections of this process.
     """
     return partial(  # type: ignore[return-value] # uvicorn only calls it
         FewAhead,
         connections=connections,
-        refusals=EarlyRefusals(service, auth),
+        refusals=EarlyRefusals(app),
         turns=ParsingTurns(),
-        min_read_bytes_per_s=service.settings.min_upload_bytes_per_s,
+        min_read_bytes_per_s=app.state.service.settings.min_upload_bytes_per_s,
     )
 
 

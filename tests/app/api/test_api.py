@@ -137,7 +137,7 @@ def test_health_is_good_when_the_model_serves(client: TestClient) -> None:
 
 
 def test_start_page_shows_itself(client: TestClient) -> None:
-    response = client.get("/")
+    response = client.get("/", headers={"Accept": "text/html"})
 
     assert response.headers["Content-Type"].startswith("text/html")
     assert "Image Predictor" in response.text
@@ -194,7 +194,6 @@ def client_without_model(colours_store: Path, tmp_path_factory: pytest.TempPathF
         ("/livez", "/health/live"),
         ("/healthz", "/health/live"),
         ("/readyz", "/health/ready"),
-        ("/ping", "/health/ready"),
     ],
 )
 def test_probes_answer_under_the_names_that_others_expect(

@@ -305,5 +305,6 @@ def test_every_code_of_the_table_is_provoked_here() -> None:
     elsewhere |= {"too_much_work"}  # tests/app/images/isolation/test_decoders.py
     elsewhere |= {"model_rejected", "memory_budget"}  # tests/app/test_upgrades.py
     elsewhere |= {"unauthorized", "forbidden"}  # tests/app/test_auth.py
+    elsewhere |= {"invalid_request", "unknown_version", "conflict", "not_supported"}  # tests/app/protocols/
 
     assert set(REQUESTS) | elsewhere == set(PROBLEMS)

@@ -61,7 +61,7 @@ def test_over_https_browsers_are_told_to_stay_there(client: TestClient) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/docs"])
 def test_page_may_run_its_own_scripts_and_no_others(client: TestClient, path: str) -> None:
-    response = client.get(path)
+    response = client.get(path, headers={"Accept": "text/html"})
     policy = dict(part.split(" ", 1) for part in response.headers["Content-Security-Policy"].split("; "))
 
     inline = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)

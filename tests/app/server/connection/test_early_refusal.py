@@ -92,6 +92,35 @@ def test_refusal_says_what_the_application_would_have_said(start_full: StartFull
         assert usual[1][name] == headers[name]
 
 
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/predictions/colours", {"code", "type", "message"}),
+        ("/predictions/colours/1.0", {"code", "type", "message"}),
+        ("/v2/models/colours/infer", {"error", "code", "request_id"}),
+        ("/v1/models/colours:predict", {"error", "code", "request_id"}),
+        ("/", {"error", "code", "request_id"}),
+        ("/invocations", {"type", "title", "status", "detail", "code", "request_id"}),
+        ("/models/colours/invoke", {"type", "title", "status", "detail", "code", "request_id"}),
+    ],
+)
+def test_refusal_has_the_shape_of_its_protocol(
+    start_full: StartFull, monkeypatch: pytest.MonkeyPatch, path: str, fields: set[str]
+) -> None:
+    url = start_full()
+    usual = asked(url, head(path, length=len(IMAGE), more="Connection: close\r\n") + IMAGE)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the application has heard of it")
+
+    monkeypatch.setattr(RequestMiddleware, "__call__", fail)
+    status, headers, answer = asked(url, head(path, length=len(IMAGE)) + IMAGE)
+
+    assert (status, set(answer)) == (503, fields)
+    assert headers["retry-after"]
+    assert (usual[0], set(usual[2]), usual[1]["content-type"]) == (503, fields, headers["content-type"])
+
+
 def test_application_hears_nothing_of_it(start_full: StartFull, monkeypatch: pytest.MonkeyPatch) -> None:
     url = start_full()
     heard: list[str] = []

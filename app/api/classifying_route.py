@@ -1,18 +1,16 @@
-"""A route that FastAPI only documents: its endpoint gets the request itself and answers it, without FastAPI between."""
+"""A route that classifies: FastAPI only documents it, and its endpoint gets the request itself."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-Endpoint = Callable[..., Awaitable[Response]]
 
-
-class PlainRoute(APIRoute):
+class ClassifyingRoute(APIRoute):
     """A route whose endpoint is called with the request and the parameters of the path, all of them texts.
 
     For each request, FastAPI solves dependencies, keeps two exit stacks and validates. On a small network that took
@@ -32,3 +30,22 @@ class PlainRoute(APIRoute):
         """Returns the endpoint's answer to a request."""
         response: Response = await self.endpoint(request, **request.scope["path_params"])
         return response
+
+
+class ClassifyingRoutes:
+    """Finds the routes that classify by path, before there is a request.
+
+    Args:
+        app: an application with all its routes.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        routes = [route for route in app.routes if isinstance(route, ClassifyingRoute)]
+
+        # Clients ask the same few paths again and again.
+        @lru_cache(maxsize=256)
+        def template_of(method: str, path: str) -> str | None:
+            matching = (route for route in routes if method in (route.methods or ()) and route.path_regex.match(path))
+            return next((route.path for route in matching), None)
+
+        self.template_of = template_of
