@@ -12,7 +12,7 @@ IMPORTER := .importer
 DEFAULT_MODEL := $(firstword $(wildcard $(MODEL_STORE)/imagenet/*/manifest.json) $(MODEL_STORE)/imagenet/1/manifest.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train train-digits mlflow test test-slim quick lint audit format docs wheels release bench clean
+.PHONY: help serve train train-digits mlflow test test-slim test-clients quick lint audit format docs wheels release bench clean
 
 help: ## Show this help
 	@echo "usage: make TARGET [PORT=8000] [MODEL=imagenet] [MODEL_STORE=model_store] [DATA=photos NAME=flowers] [PYTHON=python3]"
@@ -44,6 +44,15 @@ test-slim: $(VENV)/.development $(DEFAULT_MODEL) ## Test the service from outsid
 	@.slim/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "$$(ls .slim/wheels/image_predictor-*.whl)[heic]" .slim/wheels/image_predictor_imagenet-*.whl
 	@SERVICE_PYTHON=$(CURDIR)/.slim/bin/python $(BIN)/python -m pytest -q -n auto --dist worksteal $(SLIM_TESTS)
 
+test-clients: $(VENV)/.development .clients/.installed ## Test with other servers' heavier clients: KServe's, and one for JavaScript
+	@CLIENTS=$(CURDIR)/.clients $(BIN)/python -m pytest -q -n auto tests/clients
+
+.clients/.installed: Makefile
+	@rm -rf .clients && $(PYTHON) -m venv .clients/kserve && mkdir .clients/javascript
+	@.clients/kserve/bin/python -m pip install --quiet --disable-pip-version-check 'kserve==0.21.*'
+	@npm install --silent --no-audit --no-fund --prefix .clients/javascript @huggingface/inference@4
+	@touch $@
+
 quick: lint ## Check the style and the types, and run the tests that are not slow
 	@$(BIN)/python -m pytest -q -n auto --dist worksteal -m 'not slow'
 
@@ -74,7 +83,7 @@ bench: $(VENV)/.development ## Measure the server and its peers side by side (BE
 	@$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--rounds 1 --seconds 1 --memory-requests 500 --output .bench/quick,$(BENCH))
 
 clean: ## Remove what was installed and built; published models stay
-	rm -rf $(VENV) $(IMPORTER) .slim .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) $(IMPORTER) .slim .clients .bench build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \
