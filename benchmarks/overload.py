@@ -17,12 +17,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import io
+import json
 import multiprocessing
 import socket
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 import skimage.data
@@ -45,6 +48,7 @@ def main() -> None:
     parser.add_argument("--capacity-seconds", type=float, default=4, help="of each measurement of the capacity")
     parser.add_argument("--factor", type=float, default=10)
     parser.add_argument("--timeout-ms", type=int, default=3000)
+    parser.add_argument("--mixed", action="store_true", help="one request of each protocol in turn, not /predict alone")
     arguments, options = parser.parse_known_args()
     with own_server({}, options=options) as server:
         server.wait_until_ready()
@@ -64,14 +68,34 @@ def photo(width: int = 640, height: int = 480) -> bytes:
     return buffer.getvalue()
 
 
+def _requests(image: bytes, *headers: str, mixed: bool) -> list[bytes]:
+    """Returns requests with an image: to /predict, or one of each protocol."""
+    if not mixed:
+        return [post(image, *headers)]
+    text = base64.b64encode(image).decode()
+    tensor = {"name": "x", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": len(image) + 4}}
+    head = json.dumps({"inputs": [tensor]}).encode()
+    binary = head + len(image).to_bytes(4, "little") + image
+    instances = json.dumps({"instances": [{"b64": text}]}).encode()
+    return [
+        post(image, *headers),
+        post(image, *headers, path="/predictions/imagenet"),
+        post(binary, f"Inference-Header-Content-Length: {len(head)}", *headers, path="/v2/models/imagenet/infer"),
+        post(instances, *headers, path="/v1/models/imagenet:predict", content_type="application/json"),
+        post(image, *headers, path="/"),
+        post(image, *headers, path="/invocations"),
+    ]
+
+
 def _measure(url: str, processes: ProcessTree, arguments: argparse.Namespace) -> bool:
     timeout_ms = arguments.timeout_ms
     image = photo()
-    plain, limited = post(image), post(image, f"X-Request-Timeout-Ms: {timeout_ms}")
+    plain = _requests(image, mixed=arguments.mixed)
+    limited = _requests(image, f"X-Request-Timeout-Ms: {timeout_ms}", mixed=arguments.mixed)
     print(
         f"{len(image):,} bytes a request, which has {timeout_ms} ms; options after these are the server's", flush=True
     )
-    before = uvloop.run(closed_loop(url, [plain], connections=1, seconds=2, strict=False))
+    before = uvloop.run(closed_loop(url, plain, connections=1, seconds=2, strict=False))
     offered = arguments.factor * _capacity(url, plain, arguments.capacity_seconds)
     print(f"capacity {offered / arguments.factor:.0f} images/s alone; {offered:.0f}/s are offered")
     calm_bytes = processes.resident_bytes()
@@ -85,7 +109,7 @@ def _measure(url: str, processes: ProcessTree, arguments: argparse.Namespace) ->
         receiving, sending = multiprocessing.get_context("spawn").Pipe(duplex=False)
         with _Process(_probe, url, seconds, sending):
             some, used = uvloop.run(_overload(url, processes, limited, offered, seconds))
-            recoveries_s.append(uvloop.run(_recover(url, plain, percentile_ms(before, 95) / 1000)))
+            recoveries_s.append(uvloop.run(_recover(url, plain[0], percentile_ms(before, 95) / 1000)))
             probes += receiving.recv()
         goodput = _goodput(some, seconds)
         print(
@@ -123,19 +147,21 @@ def _all_good(answers: list[Answered]) -> bool:
     return bool(answers) and all(answer.status == 200 for answer in answers)
 
 
-def _capacity(url: str, request: bytes, seconds: float) -> float:
-    uvloop.run(closed_loop(url, [request], connections=16, seconds=1, strict=False))
-    answers = uvloop.run(closed_loop(url, [request], connections=16, seconds=seconds, strict=False))
+def _capacity(url: str, requests: Sequence[bytes], seconds: float) -> float:
+    uvloop.run(closed_loop(url, requests, connections=16, seconds=1, strict=False))
+    answers = uvloop.run(closed_loop(url, requests, connections=16, seconds=seconds, strict=False))
     return sum(answer.status == 200 for answer in answers) / seconds
 
 
-def _capacity_beside(url: str, request: bytes, other: bytes, per_second: float, seconds: float) -> float:
+def _capacity_beside(
+    url: str, requests: Sequence[bytes], others: Sequence[bytes], per_second: float, seconds: float
+) -> float:
     """Returns the capacity beside a generator whose requests go elsewhere."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         sink_url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        with _Process(_sink, listening), _Process(_generate, sink_url, other, per_second, 600.0):
+        with _Process(_sink, listening), _Process(_generate, sink_url, others, per_second, 600.0):
             time.sleep(1)
-            return _capacity(url, request, seconds)
+            return _capacity(url, requests, seconds)
 
 
 def _goodput(answers: list[Answered], seconds: float) -> float:
@@ -146,7 +172,7 @@ def _goodput(answers: list[Answered], seconds: float) -> float:
 
 
 async def _overload(
-    url: str, processes: ProcessTree, request: bytes, per_second: float, seconds: float
+    url: str, processes: ProcessTree, requests: Sequence[bytes], per_second: float, seconds: float
 ) -> tuple[list[Answered], list[int]]:
     memory: list[int] = []
 
@@ -156,7 +182,7 @@ async def _overload(
             memory.append(processes.resident_bytes())
 
     watching = asyncio.create_task(watch())
-    answers = await open_loop(url, request, per_second=per_second, seconds=seconds)
+    answers = await open_loop(url, requests, per_second=per_second, seconds=seconds)
     watching.cancel()
     return answers, memory
 
@@ -188,15 +214,15 @@ class _Process:
         self._process.join()
 
 
-def _generate(url: str, request: bytes, per_second: float, seconds: float) -> None:
+def _generate(url: str, requests: Sequence[bytes], per_second: float, seconds: float) -> None:
     time.sleep(0.3)
-    uvloop.run(open_loop(url, request, per_second=per_second, seconds=seconds))
+    uvloop.run(open_loop(url, requests, per_second=per_second, seconds=seconds))
 
 
 def _probe(url: str, seconds: float, results: Connection) -> None:
     async def probe() -> list[Answered]:
         requests = [f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() for path in _PROBES]
-        loops = [open_loop(url, request, per_second=20, seconds=seconds) for request in requests]
+        loops = [open_loop(url, [request], per_second=20, seconds=seconds) for request in requests]
         return [answer for answers in await asyncio.gather(*loops) for answer in answers]
 
     results.send(uvloop.run(probe()))

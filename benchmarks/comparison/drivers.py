@@ -125,7 +125,7 @@ async def _send(url: str, upload: Upload, count: int, connections: int) -> int:
 
 def open_loop(url: str, upload: Upload, *, requests_per_s: float, seconds: float) -> Load:
     """Sends at a fixed rate, evenly spaced; a late answer delays no other request, and counts as failed after 10 s."""
-    loop = load.open_loop(url, _request(url, upload), per_second=requests_per_s, seconds=seconds, seed=None)
+    loop = load.open_loop(url, [_request(url, upload)], per_second=requests_per_s, seconds=seconds, seed=None)
     answers = asyncio.run(loop)
     count = max(1, round(requests_per_s * seconds))
     served = [each for each in answers if each.status == 200 and each.latency_s <= _OPEN_LOOP_TIMEOUT_S]

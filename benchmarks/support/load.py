@@ -8,6 +8,7 @@ omission"). The connections are those of `app.commands.bench.http_load`, which h
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import threading
@@ -27,13 +28,13 @@ _BOUNDARY = "boundary-5d2c0a"
 
 
 async def open_loop(
-    url: str, request: bytes, *, per_second: float, seconds: float, seed: int | None = 0
+    url: str, requests: Sequence[bytes], *, per_second: float, seconds: float, seed: int | None = 0
 ) -> list[Answered]:
-    """Sends a request again and again, each time when it is due, on connections that are opened as they are needed.
+    """Sends requests in turn, each when it is due, on connections that are opened as they are needed.
 
     Args:
         url: the server's URL.
-        request: a whole request, such as `post` makes it.
+        requests: whole requests, such as `post` makes them.
         per_second: requests a second.
         seconds: how long requests are sent.
         seed: seeds the random times between requests (a Poisson process); None: requests are evenly spaced.
@@ -41,6 +42,7 @@ async def open_loop(
     Returns:
         the answers that came within ten seconds of the end.
     """
+    upcoming = itertools.cycle(requests)
     loop = asyncio.get_running_loop()
     address = address_of(url)
     answers: list[Answered] = []
@@ -62,7 +64,7 @@ async def open_loop(
             answers.append(Answered(0, due_at, time.perf_counter() - due_at))
         else:
             connections.append(connection)
-            connection.send(request, due_at)
+            connection.send(next(upcoming), due_at)
 
     started_at = time.perf_counter()
     due_at = started_at
@@ -73,7 +75,7 @@ async def open_loop(
         while idle and not idle[-1].is_open:  # the server closed it while it was idle
             idle.pop()
         if idle:
-            idle.pop().send(request, due_at)
+            idle.pop().send(next(upcoming), due_at)
         else:
             task = loop.create_task(send_on_new_connection(due_at))
             opening.add(task)
