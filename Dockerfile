@@ -68,16 +68,18 @@ RUN pip --python /opt/venv/bin/python install --no-deps --target /opt/service .
 
 FROM ${PYTHON_IMAGE} AS runtime
 ARG MODEL=imagenet
-RUN groupadd --gid 10001 predictor \
+# SageMaker starts an image as `docker run IMAGE serve`.
+RUN printf '#!/bin/sh\nexec image-predictor serve "$@"\n' > /usr/local/bin/serve \
+    && chmod 755 /usr/local/bin/serve \
+    && groupadd --gid 10001 predictor \
     && useradd --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin predictor
 # `docker stop` kills after 10 seconds: open requests get 8 of them. Raise both together (docs/docker.md).
 ENV PATH=/opt/service/bin:/opt/venv/bin:${PATH} \
     PYTHONPATH=/opt/service \
     PYTHONUNBUFFERED=1 \
     PREDICTOR_HOST=0.0.0.0 \
-    PREDICTOR_PORT=8000 \
-    PREDICTOR_MODEL=${MODEL} \
-    PREDICTOR_MODEL_STORE=/srv/model_store \
+    IMAGE_MODEL=${MODEL} \
+    IMAGE_MODEL_STORE=/srv/model_store \
     PREDICTOR_DRAIN_TIMEOUT_S=8
 WORKDIR /srv
 USER 10001:10001
@@ -86,7 +88,7 @@ STOPSIGNAL SIGTERM
 # Ready rather than live: Docker has one probe, and what reads it (Compose's service_healthy, Swarm) wants to know whether
 # requests may be sent here. http.client, because urllib would ask the proxy that Docker may have put into the environment.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(os.environ['PREDICTOR_PORT']), timeout=4); connection.request('GET', '/health/ready'); sys.exit(connection.getresponse().status != 200)"]
+    CMD ["python", "-c", "import http.client, os, sys; connection = http.client.HTTPConnection('127.0.0.1', int(next(filter(None, map(os.environ.get, ('PREDICTOR_PORT', 'AIP_HTTP_PORT', 'SAGEMAKER_BIND_TO_PORT'))), 8000)), timeout=4); connection.request('GET', '/health/ready'); sys.exit(connection.getresponse().status != 200)"]
 CMD ["image-predictor", "serve"]
 
 # From what changes least to what changes most; owned by root, so that the service cannot change itself.

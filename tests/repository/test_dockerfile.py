@@ -146,6 +146,23 @@ def test_command_is_one_that_the_package_has() -> None:
     assert subcommand in COMMANDS
 
 
+@pytest.mark.slow
+def test_image_starts_as_sagemaker_starts_it(tmp_path: Path) -> None:
+    """SageMaker replaces the command with `serve`, which must be on the path."""
+    (command,) = (value for value in values("RUN") if "/usr/local/bin/serve" in value)
+    script = command.partition(" && ")[0].strip("\\ \n")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "image-predictor").write_text('#!/bin/sh\necho "$@"\n')
+    subprocess.run(["sh", "-c", script.replace("/usr/local/bin", str(folder))], check=True)
+    for each in folder.iterdir():
+        each.chmod(0o755)
+
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    told = subprocess.run(["serve", "--port", "1"], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == "serve --port 1\n"
+
+
 def test_environment_is_valid_settings() -> None:
     variables = dict(re.findall(r"PREDICTOR_(\w+)=(\S+)", values("ENV")[0]))
     settings = Settings(**{name.lower(): value for name, value in variables.items() if "$" not in value})
