@@ -19,6 +19,8 @@ from training.config.file import explain, load_config, nearest
 from training.config.settings import Settings, TrainConfig
 from training.errors import ConfigError, TrainingError
 
+_INTERRUPTED = 130  # a shell's status for a command that Ctrl-C has ended
+
 
 class _Configured(Settings):
     """A command that takes the settings of a run: from a file, and from flags, which override the file."""
@@ -198,6 +200,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"Error: {explain(error)}")
     except (TrainingError, ArtifactError, ImageError, UnknownModelError) as error:
         sys.exit(f"Error: {error}")
+    except KeyboardInterrupt:  # what was done is kept, and a run has said how to go on
+        sys.exit(_INTERRUPTED)
 
 
 def _explain_flags(message: str) -> str:

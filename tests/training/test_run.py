@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -101,6 +102,22 @@ def test_run_killed_at_random_moments_ends_bit_equal(tmp_path: Path, monkeypatch
         for name, tensor in expected[part].items():
             torch.testing.assert_close(found[part][name], tensor, rtol=0, atol=0)
     assert resumed.steps_file.read_text() == whole.steps_file.read_text()
+
+
+def test_ctrl_c_ends_a_run_with_a_sentence(tmp_path: Path) -> None:
+    config = digits_config(tmp_path, epochs=500, publish=False)
+    save_config(config, tmp_path / "config.yaml")
+    command = [sys.executable, "-m", "training", "train", "--config", str(tmp_path / "config.yaml")]
+    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        while not list(config.runs.glob("*/steps.jsonl")) and run.poll() is None:
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        told, _ = run.communicate(timeout=60)
+
+    assert run.returncode == 130
+    (folder,) = config.runs.iterdir()
+    assert f"Stopped. Continue with --resume {folder}" in told
+    assert "Traceback" not in told
 
 
 def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
