@@ -21,11 +21,14 @@ help: ## Show this help
 serve: $(VENV)/.serving $(if $(findstring imagenet,$(MODEL)),$(DEFAULT_MODEL)) ## Serve the model on http://localhost:8000
 	@PREDICTOR_MODEL='$(MODEL)' PREDICTOR_MODEL_STORE='$(MODEL_STORE)' exec $(BIN)/python -m app serve --port $(PORT)
 
+# In the environment, where an apostrophe is only a character.
+train: export DATA := $(DATA)
+train: export NAME := $(NAME)
 train: $(VENV)/.training ## Train on DATA=photos (photos/<class>/*.jpg), test, report and publish as NAME=flowers
-	@test -n '$(DATA)' -a -n '$(NAME)' || { \
+	@test -n "$$DATA" -a -n "$$NAME" || { \
 	  echo "Which photos, and what shall the model be called? make train DATA=path/to/photos NAME=flowers"; exit 1; }
-	@$(BIN)/python -m training train --data '$(DATA)' --name '$(NAME)' --store '$(MODEL_STORE)'
-	@echo "Serve it: make serve MODEL=$(NAME)"
+	@$(BIN)/python -m training train --data "$$DATA" --name "$$NAME" --store '$(MODEL_STORE)'
+	@echo "Serve it: make serve MODEL=$$NAME"
 
 train-digits: $(VENV)/.training ## Train on scikit-learn's digits, in about a minute
 	@$(BIN)/python -m training train --config configs/digits.yaml --store '$(MODEL_STORE)'

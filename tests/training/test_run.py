@@ -147,6 +147,10 @@ def test_two_processes_do_the_work_of_one(tmp_path: Path) -> None:
     [
         (["--data", "digits", "--lerning-rate", "1"], "no flag --lerning-rate. Did you mean 'learning_rate'"),
         (["--data", "digits", "--optimiser", "adan"], "Did you mean 'adam'"),
+        (
+            ["--data", "digits", "--name", "My Flowers"],
+            "other characters than a-z, 0-9, '.', '_' and '-'. Try my-flowers.",
+        ),
         (["--data", "nowhere"], "neither a folder nor a data set"),
         ([], "data is missing"),
         (["--resume", "nowhere"], "nowhere is no run's folder"),

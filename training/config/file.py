@@ -14,7 +14,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from app.store.manifest import MODEL_NAME_PATTERN
 from app.store.publishing import write_atomically
+from app.store.references import name_of_file
 from training.config.settings import TrainConfig
 from training.errors import ConfigError
 
@@ -88,6 +90,9 @@ def explain(error: ValidationError) -> str:
             valid = re.findall(r"'([^']+)'", problem["ctx"]["expected"])
             message = f"{problem['input']!r} is not one of them.{nearest(str(problem['input']), valid)}"
             message += f" Valid: {', '.join(valid)}." if "Did you mean" in message else ""
+        elif problem["type"] == "string_pattern_mismatch" and problem["ctx"]["pattern"] == MODEL_NAME_PATTERN:
+            proposal = name_of_file(Path(f"{problem['input']}.pt"))
+            message = f"{problem['input']!r} has other characters than a-z, 0-9, '.', '_' and '-'. Try {proposal}."
         elif problem["type"] not in ("value_error", "extra_forbidden"):
             message = f"{message}, not {problem['input']!r}."
         sentences.append(f"{name}: {message}" if name else message)
