@@ -13,7 +13,7 @@ import shutil
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -128,10 +128,13 @@ def _manifest(members: _Members, path: Path) -> dict[str, Any]:
 class _Members:
     """The files of an archive, by their names inside it. Only names that were asked for are ever read."""
 
-    def __init__(self, path: Path, sizes: dict[str, int], open_member: Any) -> None:
+    def __init__(self, path: Path, sizes: dict[str, int], open_member: Callable[[str], Any]) -> None:
+        # torch-model-archiver puts everything in a .tar.gz into a folder of the model's name.
+        within = next((name.removesuffix(_MANIFEST) for name in sizes if name.endswith(f"/{_MANIFEST}")), "")
+        within = "" if _MANIFEST in sizes else within
         self._path = path
-        self._sizes = sizes
-        self._open = open_member
+        self._sizes = {name.removeprefix(within): size for name, size in sizes.items() if name.startswith(within)}
+        self._open = lambda name: open_member(within + name)
 
     def has(self, name: str) -> bool:
         """Returns whether there is a file of that name."""

@@ -136,17 +136,17 @@ def test_weights_find_their_network_of_torchvision(tmp_path: Path, cat: Pixels) 
     assert artifact.manifest.architecture.name == "torchvision:resnet18"
 
 
-@pytest.mark.parametrize("kind", ["folder", "tar.gz"])
+@pytest.mark.parametrize("kind", ["folder", "tar.gz", "tar.gz with a folder"])
 def test_archive_may_be_a_folder_or_a_tar(tmp_path: Path, kind: str) -> None:
     mar = archive(tmp_path / "a.mar", {"model.pt": saved(_Small().eval(), scripted=True)}, serializedFile="model.pt")
-    path = tmp_path / f"model.{kind}"
+    path = tmp_path / "model.tar.gz"
     with zipfile.ZipFile(mar) as reading:
         reading.extractall(tmp_path / "folder")
     if kind == "folder":
         path = tmp_path / "folder"
     else:
         with tarfile.open(path, "w:gz") as writing:
-            writing.add(tmp_path / "folder", arcname=".")
+            writing.add(tmp_path / "folder", arcname="my_model" if "with" in kind else ".")
 
     folder = import_archive(Source(path), store_root=tmp_path / "store", name=None)
 
