@@ -134,7 +134,7 @@ class _Members:
         within = "" if _MANIFEST in sizes else within
         self._path = path
         self._sizes = {name.removeprefix(within): size for name, size in sizes.items() if name.startswith(within)}
-        self._open = lambda name: open_member(within + name)
+        self._open: Callable[[str], Any] = lambda name: open_member(within + name)
 
     def has(self, name: str) -> bool:
         """Returns whether there is a file of that name."""
