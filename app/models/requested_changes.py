@@ -25,6 +25,7 @@ class RequestedChanges(BaseModel):
         loaded: the references of the models that are served beside those of the settings, in the order of loading.
         unloaded: the references of the settings that are not served any more, by the name of their model.
         looks: how often a look for a new version was asked for, by the name of the model.
+        count: how many changes these are.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,6 +33,7 @@ class RequestedChanges(BaseModel):
     loaded: tuple[str, ...] = ()
     unloaded: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     looks: dict[str, int] = Field(default_factory=dict)
+    count: int = 0
 
     def references(self, configured: tuple[str, ...]) -> list[str]:
         """Returns the references that should be served.
@@ -101,9 +103,13 @@ class SharedChanges:
             the changes with the new one.
         """
         if self._path is None:
-            self._changes = change(self._changes)
+            self._changes = _counted(change(self._changes))
             return self._changes
         with locked(self._path.parent):
-            changes = change(self.read())
+            changes = _counted(change(self.read()))
             write_atomically(self._path, changes.model_dump_json().encode())
         return changes
+
+
+def _counted(changes: RequestedChanges) -> RequestedChanges:
+    return changes.model_copy(update={"count": changes.count + 1})

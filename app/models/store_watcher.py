@@ -14,11 +14,14 @@ from functools import partial
 from app.errors import InvalidParameterError, MemoryBudgetError, ModelRejectedError, UnknownModelError
 from app.models.deployment import Deployment
 from app.models.registry import LOOK_LIMIT_S, Registry
+from app.models.requested_changes import RequestedChanges
 from app.store.references import is_file_reference, split_alias
+from app.system.worker_board import WorkerPlace
 
 logger = logging.getLogger("app.models")
 
 _FOLLOW_INTERVAL_S = 0.25
+_FOLLOW_LIMIT_S = 60.0
 
 
 class StoreWatcher:
@@ -27,9 +30,11 @@ class StoreWatcher:
     Args:
         registry: the models that serve.
         watch_store_s: seconds between two looks at the store; 0 to look only when asked.
+        place: this process's place among the workers; None if it is the only process.
     """
 
-    def __init__(self, registry: Registry, *, watch_store_s: float) -> None:
+    def __init__(self, registry: Registry, *, watch_store_s: float, place: WorkerPlace | None = None) -> None:
+        self._place = place
         self._registry = registry
         self._watch_store_s = watch_store_s
         self._looks = registry.shared_changes.read().looks
@@ -75,6 +80,8 @@ class StoreWatcher:
         self._looks = changes.looks
         for deployment in [deployment for deployment in registry.deployments if deployment.name in asked]:
             await self._look_again(deployment)
+        if self._place:
+            self._place.status.follow(changes.count)
 
     async def reload(self, name: str) -> Deployment:
         """Looks for a new version of a model now, and tries versions that failed again.
@@ -96,6 +103,7 @@ class StoreWatcher:
         self._looks = {**self._looks, name: changes.looks[name]}
         for deployment in deployments:
             await self._look_again(deployment)
+        await self._all_follow(changes)
         for deployment in deployments:
             _raise_rejection(deployment)
         return deployments[0]
@@ -139,7 +147,8 @@ class StoreWatcher:
                 if not deployments[-1].model:
                     await registry.remove(deployments)
                     _raise_rejection(deployments[-1])
-            registry.shared_changes.apply(lambda changes: changes.with_loaded(name, references[0]))
+            changes = registry.shared_changes.apply(lambda changes: changes.with_loaded(name, references[0]))
+        await self._all_follow(changes)
         return deployments[0]
 
     async def unload(self, name: str) -> None:
@@ -161,8 +170,23 @@ class StoreWatcher:
             deployment.reference for deployment in deployments if deployment.reference in registry.configured
         )
         async with self._changing:
-            registry.shared_changes.apply(lambda changes: changes.without(name, configured))
+            changes = registry.shared_changes.apply(lambda changes: changes.without(name, configured))
             await registry.remove(deployments)
+        await self._all_follow(changes)
+
+    async def _all_follow(self, changes: RequestedChanges) -> None:
+        """Waits until all workers have carried out a change: whichever answers next, it knows the models.
+
+        A worker that hangs is waited for no longer than `_FOLLOW_LIMIT_S`.
+        """
+        if self._place is None:
+            return
+        self._place.status.follow(changes.count)
+        until = time.monotonic() + _FOLLOW_LIMIT_S
+        while time.monotonic() < until and any(
+            sibling.serves and sibling.followed_changes < changes.count for sibling in self._place.siblings
+        ):
+            await asyncio.sleep(_FOLLOW_INTERVAL_S / 5)
 
     def _deployments_of(self, name: str) -> list[Deployment]:
         self._registry.deployment(name)  # raises

@@ -59,7 +59,7 @@ class Service:
             memory_budget_mb=settings.memory_budget_mb,
             runtime_folder=place.folder if place else None,
         )
-        self.watcher = StoreWatcher(self.registry, watch_store_s=settings.watch_store_s)
+        self.watcher = StoreWatcher(self.registry, watch_store_s=settings.watch_store_s, place=place)
         self.watchdog = Watchdog(
             lambda: self.registry.served, stuck_after_s=max(_MIN_STUCK_S, settings.request_timeout_s)
         )

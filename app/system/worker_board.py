@@ -24,7 +24,7 @@ _FRESH_S: Final = 1.0
 _SERVING_S: Final = 5.0
 METRICS_FOLDER: Final = "metrics"
 """Name of the folder, inside the shared folder, in which the workers keep their metrics."""
-_FIELDS: Final = 7
+_FIELDS: Final = 8
 _BYTES_PER_FIELD: Final = 8
 
 
@@ -42,6 +42,7 @@ class _Field(IntEnum):
     WANTS_RESTART = 4
     RETIRING = 5
     PID = 6
+    CHANGES = 7
 
 
 class WorkerBoard:
@@ -150,6 +151,10 @@ class WorkerStatus:
         """Publishes the number of open connections alone."""
         self._fields[_Field.CONNECTIONS] = connections
 
+    def follow(self, changes: int) -> None:
+        """Publishes how many of the changes that were requested at run time this worker has carried out."""
+        self._fields[_Field.CHANGES] = changes
+
     def ask_for_restart(self) -> None:
         """Asks the supervisor to replace this process."""
         self._fields[_Field.WANTS_RESTART] = True
@@ -162,6 +167,11 @@ class WorkerStatus:
         """Sets every field to 0, after the worker has ended or before it starts."""
         for field in _Field:
             self._fields[field] = 0
+
+    @property
+    def followed_changes(self) -> int:
+        """How many of the requested changes the worker has carried out."""
+        return int(self._fields[_Field.CHANGES])
 
     @property
     def pid(self) -> int:

@@ -13,6 +13,7 @@ import torch
 from starlette.testclient import TestClient
 
 from tests.app.protocols.conftest import MODELS
+from tests.support.colours import StartApp
 
 TOLERANCE = 1e-4
 Probabilities = dict[str, float]
@@ -132,3 +133,34 @@ def test_default_model_answers_where_no_name_is(service: TestClient, image: byte
     assert service.post("/invocations", content=image).json() == service.post("/predict", content=image).json()
     anywhere = service.post("/endpoints/mine/invocations", content=image)
     assert anywhere.json() == service.post("/predict", content=image).json()
+
+
+@pytest.mark.parametrize("default", MODELS)
+def test_every_model_answers_as_the_default_one(
+    start: StartApp, three_models: tuple[Path, str], image: bytes, text: str, default: str
+) -> None:
+    others = three_models[1].split(",")
+    first = next(each for each in others if default in each)
+    client = start(model=",".join([first, *(each for each in others if each != first)]), vertex_predict_route="/vertex")
+    expected = native(client, default, image)
+
+    assert of_labels(client.post("/", content=image).json()) == pytest.approx(expected, abs=TOLERANCE)
+    assert of_labels(client.post("/invocations", json={"inputs": text}).json()) == pytest.approx(
+        expected, abs=TOLERANCE
+    )
+    [prediction] = client.post("/vertex", json={"instances": [{"content": text}]}).json()["predictions"]
+    found = dict(zip(prediction["displayNames"], prediction["confidences"], strict=True))
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_requests_are_counted_by_their_template_and_images_once_each(start: StartApp, text: str) -> None:
+    client = start()
+    client.post("/v1/models/pair:predict", json={"instances": [text, text]})
+    client.post("/predictions/pair/1.0", json=text)
+
+    metrics = client.get("/metrics").text
+
+    for route in ("/v1/models/{name}:predict", "/predictions/{name}/{version}"):
+        assert f'predictor_requests_total{{code="",method="POST",route="{route}",status="200"}} 1.0' in metrics
+    assert 'predictor_images_total{format="PNG",model="pair"} 3.0' in metrics
+    assert 'predictor_model_requests_total{model="pair",outcome="success"} 2.0' in metrics

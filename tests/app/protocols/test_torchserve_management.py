@@ -224,10 +224,11 @@ def test_ports_of_their_own_answer_for_all_workers(
         response = client.post(f"{management}/models?url=pair&model_name=two", headers=ADMIN)
         assert response.json()["status"] == 'Model "two" Version: 1.0 registered with 2 initial workers'
         for _ in range(20):  # whichever worker answers
-            with httpx.Client() as other:
-                while (answer := other.post(f"{server.url}/predictions/two", content=image)).status_code == 404:
-                    pass
-                assert set(answer.json()) == {"dark", "light"}
+            answer = httpx.post(f"{server.url}/predictions/two", content=image)
+            assert set(answer.json()) == {"dark", "light"}
+        assert client.delete(f"{management}/models/two", headers=ADMIN).status_code == 200
+        for _ in range(20):
+            assert httpx.post(f"{server.url}/predictions/two", content=image).status_code == 404
         assert "ts_inference_requests_total{hostname=" in client.get(f"{metrics}/metrics").text
         assert client.get(f"{server.url}/models").headers["Content-Type"] == "application/json"
         check_error(client.get(f"{management}/predictions/two"), 404, "ResourceNotFoundException")
