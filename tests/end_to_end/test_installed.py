@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -52,8 +53,11 @@ def test_files_are_classified_in_an_empty_folder(tmp_path: Path, cat: Pixels) ->
 
 
 def test_plain_torchscript_says_that_it_needs_torch(tmp_path: Path, imagenet_store: Path) -> None:
-    model = imagenet_store / "imagenet" / "1" / "model.pt"
+    published = imagenet_store / "imagenet" / "1" / "model.pt"
+    alone = shutil.copy(published, tmp_path)
     Image.new("RGB", (8, 8)).save(tmp_path / "x.png")
-    done = command(tmp_path, "predict", "--model", str(model), "x.png")
+    done = command(tmp_path, "predict", "--model", str(alone), "x.png")
 
     assert "pip install 'image-predictor[torch]'" in done.stdout + done.stderr
+    beside_its_twin = command(tmp_path, "predict", "--model", str(published), "x.png")
+    assert beside_its_twin.returncode == 0, beside_its_twin.stderr
