@@ -184,7 +184,8 @@ class StoreWatcher:
         self._place.status.follow(changes.count)
         until = time.monotonic() + _FOLLOW_LIMIT_S
         while time.monotonic() < until and any(
-            sibling.serves and sibling.followed_changes < changes.count for sibling in self._place.siblings
+            sibling.ready and not sibling.retiring and sibling.followed_changes < changes.count
+            for sibling in self._place.siblings
         ):
             await asyncio.sleep(_FOLLOW_INTERVAL_S / 5)
 

@@ -6,12 +6,15 @@ body -> what would its values take? -> counted with the bytes of bodies -> parse
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any, Final
 
+from fastapi import Request
 from pydantic_core import from_json, to_json
 
-from app.api.bodies.uploads import Upload
+from app.api.bodies.uploads import Upload, declared_bytes, read_whole
 from app.errors import BodyTooLargeError, InvalidRequestError
+from app.serving.service import Service
 
 JSON: Final = "application/json"
 """The content type of JSON."""
@@ -21,6 +24,7 @@ JsonBody = dict[str, Any]
 # loop would wait for it to let go of Python's lock: 100 ms at full load (benchmarks/NOTES.md).
 _FEW_BYTES: Final = 1_000_000
 _FEW_VALUE_BYTES: Final = 500_000
+_MAX_SMALL_BYTES: Final = 10_000
 _MAX_VALUE_BYTES: Final = 200_000_000
 # What Python's objects take for each sign that announces one. A number takes 3 bytes in a body and 40 in memory.
 _COSTS: Final = {b",": 40, b"[": 64, b"{": 240, b'"': 30}
@@ -49,6 +53,25 @@ async def parse_json(body: bytes | bytearray | memoryview, upload: Upload) -> An
     if len(body) <= _FEW_BYTES and needed <= _FEW_VALUE_BYTES:
         return parsed(body)
     return await asyncio.to_thread(parsed, body)
+
+
+async def small_object_of(request: Request, service: Service) -> JsonBody:
+    """Reads the JSON object of a request without images; a request without a body has an empty one.
+
+    Args:
+        request: the request.
+        service: the service, whose limits of bytes and pace hold.
+
+    Raises:
+        BodyTooLargeError: the body has more bytes than any such request needs.
+        InvalidRequestError: it is not a JSON object.
+    """
+    if not declared_bytes(request) and "transfer-encoding" not in request.headers:
+        return {}
+    with service.admission.hold_bytes() as held:
+        upload = Upload(_MAX_SMALL_BYTES, service.settings.min_upload_bytes_per_s, math.inf, held)
+        body = await read_whole(request, upload)
+        return as_object(await parse_json(body, upload)) if body.strip() else {}
 
 
 def as_object(value: Any) -> JsonBody:

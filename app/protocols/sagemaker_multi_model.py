@@ -13,16 +13,14 @@ from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 
-from app.api.bodies.uploads import Upload, read_whole
 from app.errors import ConflictError, InvalidRequestError, ModelRejectedError, UnknownModelError
 from app.models.deployment import Deployment
 from app.protocols.classifying import json_response
-from app.protocols.json_bodies import JsonBody, as_object, parse_json
+from app.protocols.json_bodies import JsonBody, small_object_of
 from app.serving.service import Service
 from app.store.references import model_file_in
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_MAX_BODY_BYTES: Final = 10_000
 
 
 def add_multi_model_routes(app: FastAPI, service: Service, root: Path) -> None:
@@ -43,9 +41,7 @@ def add_multi_model_routes(app: FastAPI, service: Service, root: Path) -> None:
 
     async def load(request: Request) -> Response:
         """Loads a model, and answers when it serves."""
-        with service.admission.hold_bytes() as held:
-            upload = Upload(_MAX_BODY_BYTES, service.settings.min_upload_bytes_per_s, float("inf"), held)
-            given = as_object(await parse_json(await read_whole(request, upload), upload))
+        given = await small_object_of(request, service)
         name, url = given.get("model_name"), given.get("url")
         if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(url, str):
             raise InvalidRequestError("`model_name` must be a name, and `url` the folder of its model.")

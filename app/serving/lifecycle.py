@@ -44,6 +44,8 @@ async def running(service: Service) -> AsyncIterator[None]:
 async def _load_and_watch(service: Service) -> None:
     """Loads the models, then follows the store."""
     await service.registry.load_all()
+    if service.registry.shared_changes.is_shared:  # it must not be ready without what was asked for meanwhile
+        await service.watcher.follow()
     # Before any probe hears it: a worker that was ready and dies does not end the service.
     if service.place and service.is_ready_itself:
         service.place.status.tell_ready()

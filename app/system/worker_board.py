@@ -130,6 +130,7 @@ class WorkerStatus:
 
     def tell_ready(self) -> None:
         """Tells that the worker's own models serve, without waiting for the next `publish`."""
+        self._fields[_Field.PID] = os.getpid()
         self._fields[_Field.READY] = 1
 
     def publish(self, *, accepting: bool, ready: bool, connections: int) -> None:

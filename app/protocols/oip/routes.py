@@ -22,7 +22,7 @@ from app.models.served_model import ServedModel
 from app.protocols.classifying import add_classifying_route, best, classify_all, json_response
 from app.protocols.documents import PREDICTION_CODES, answer_of, documented_errors
 from app.protocols.error_shapes import ERROR_SHAPE
-from app.protocols.json_bodies import JSON, as_object, parse_json
+from app.protocols.json_bodies import JSON, parse_json, small_object_of
 from app.protocols.oip import codec
 from app.protocols.oip.descriptions import EXTENSIONS, configuration, index_entry, metadata
 from app.protocols.oip.statistics import statistics
@@ -133,7 +133,9 @@ def add_oip_routes(app: FastAPI, service: Service) -> None:
 
     async def index(request: Request) -> Response:
         """The models that this service was asked to serve, and the state of each."""
-        ready_only = await _wants_ready_only(request, service)
+        ready_only = (await small_object_of(request, service)).get("ready", False)
+        if not isinstance(ready_only, bool):
+            raise InvalidRequestError("`ready` must be true or false.")
         deployments = service.registry.deployments
         return json_response([index_entry(each) for each in deployments if each.model or not ready_only])
 
@@ -220,7 +222,7 @@ async def _parsed(request: Request, upload: Upload) -> codec.InferRequest:
     declared = request.headers.get(HEADER_LENGTH)
     if declared is None:
         return codec.read_request(await parse_json(body, upload), memoryview(b""))
-    if not (declared.isascii() and declared.isdigit() and int(declared[:20]) <= len(body)):
+    if not (declared.isascii() and declared.isdigit() and len(declared) <= 20 and int(declared) <= len(body)):
         raise InvalidRequestError(
             f"Inference-Header-Content-Length must be the length of the JSON in bytes, at most {len(body):,}; "
             f"it is {declared[:20]!r}."
@@ -250,17 +252,6 @@ def _coding(accepted: str) -> str:
     """Returns the coding of one part of `Accept-Encoding`; nothing if its weight is 0."""
     coding, _, weight = accepted.replace(" ", "").partition(";q=")
     return "" if weight.rstrip("0") in {"0", "0.", ""} and weight else coding
-
-
-async def _wants_ready_only(request: Request, service: Service) -> bool:
-    settings = service.settings
-    with service.admission.hold_bytes() as held:
-        upload = Upload(settings.max_body_bytes, settings.min_upload_bytes_per_s, float("inf"), held)
-        body = await read_whole(request, upload) if request.headers.get("content-length", "0") != "0" else bytearray()
-        ready = as_object(await parse_json(body, upload)).get("ready", False) if body.strip() else False
-    if not isinstance(ready, bool):
-        raise InvalidRequestError("`ready` must be true or false.")
-    return ready
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:

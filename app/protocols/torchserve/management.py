@@ -19,18 +19,16 @@ from prometheus_client import ProcessCollector
 from starlette.exceptions import HTTPException
 
 from app.api.auth import Auth
-from app.api.bodies.uploads import Upload, declared_bytes, read_whole
 from app.errors import ConflictError, InvalidRequestError, ModelRejectedError, UnknownModelError, UnknownVersionError
 from app.models.deployment import Deployment
 from app.models.registry import LOOK_LIMIT_S
 from app.protocols.classifying import json_response
-from app.protocols.json_bodies import JsonBody, as_object, parse_json
+from app.protocols.json_bodies import JsonBody, small_object_of
 from app.protocols.torchserve.inference import model_of, version_of
 from app.serving.service import Service
-from app.store.manifest import MODEL_NAME_PATTERN
+from app.store.manifest import MODEL_NAME_PATTERN, version_number
 
 _DEFAULT_LIMIT: Final = 100
-_MAX_BODY_BYTES: Final = 10_000
 _NAME: Final = re.compile(MODEL_NAME_PATTERN)
 _WRITES: Final = {"POST", "PUT", "DELETE"}
 
@@ -79,7 +77,9 @@ def add_management_routes(app: FastAPI, service: Service) -> None:
     async def register(request: Request) -> Response:
         """Serves a model of the store, and answers when it serves."""
         check_admin(request)
-        given = {**await _json_of(request, service), **request.query_params}
+        is_json = request.headers.get("content-type", "").lower().startswith("application/json")
+        in_body = await small_object_of(request, service) if is_json else {}
+        given = {**in_body, **request.query_params}
         if not given.get("url"):
             raise InvalidRequestError("Parameter url is required.")
         name = _name_in("url", given["url"])
@@ -110,10 +110,11 @@ def add_management_routes(app: FastAPI, service: Service) -> None:
         check_admin(request)
         name, version = request.path_params["name"], version_of(request.path_params["version"])
         deployment = deployments_of(name)[0]
-        if not version.isdecimal():
+        number = version_number(version)
+        if number is None:
             raise UnknownVersionError(f"Model version: {version} does not exist for model: {name}")
         try:
-            pin = partial(registry.store.pin, deployment.source.partition("/")[0], int(version))
+            pin = partial(registry.store.pin, deployment.source.partition("/")[0], number)
             await registry.disk.call(pin, limit_s=LOOK_LIMIT_S)
         except UnknownModelError:
             raise UnknownVersionError(f"Model version: {version} does not exist for model: {name}") from None
@@ -203,17 +204,6 @@ def _workers(service: Service) -> list[JsonBody]:
 def _process_facts(pid: int) -> Mapping[str, float]:
     families = ProcessCollector(pid=lambda: pid, registry=None).collect()
     return {sample.name: sample.value for family in families for sample in family.samples}
-
-
-async def _json_of(request: Request, service: Service) -> JsonBody:
-    """Returns the parameters that came as a JSON body; none without a body."""
-    if not declared_bytes(request) and "transfer-encoding" not in request.headers:
-        return {}
-    with service.admission.hold_bytes() as held:
-        upload = Upload(_MAX_BODY_BYTES, service.settings.min_upload_bytes_per_s, float("inf"), held)
-        if not request.headers.get("content-type", "").lower().startswith("application/json"):
-            return {}
-        return as_object(await parse_json(await read_whole(request, upload), upload))
 
 
 def _name_in(parameter: str, value: Any) -> str:

@@ -237,7 +237,7 @@ def test_malformed_binary_is_the_clients_fault(service: TestClient, image: bytes
     check_error(service.post(PATH, content=body, headers=headers), 400, "invalid_request")
     body, headers = binary_body(bytes(3), "UINT8", [1, 1, 1, 3])
     check_error(service.post(PATH, content=body + b"x", headers=headers), 400, "invalid_request")
-    for length in ("-1", "x", "99999", "", "9" * 30, "²"):
+    for length in ("-1", "x", "99999", "", "9" * 30, "²", "0" * 20 + "9" * 5_000):
         head = {"Inference-Header-Content-Length": length.encode()}
         check_error(service.post(PATH, content=body, headers=head), 400, "invalid_request")  # type: ignore[arg-type]
     check_error(service.post(PATH, content=b"x", headers={"Content-Encoding": "br"}), 415, "unsupported_encoding")
@@ -347,6 +347,8 @@ def test_index_tells_the_state_of_each_model(start: StartApp) -> None:
     assert whole[1]["reason"]
     assert client.post("/v2/repository/index", json={"ready": True}).json() == [good]
     assert len(client.post("/v2/repository/index", json={}).json()) == 2
+    chunked = client.post("/v2/repository/index", content=iter([b'{"ready"', b": true}"]))
+    assert chunked.json() == [good]
     check_error(client.post("/v2/repository/index", json={"ready": 1}), 400, "invalid_request")
     check_error(client.post("/v2/repository/index", content=b"{"), 400, "invalid_request")
 

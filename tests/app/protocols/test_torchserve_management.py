@@ -19,6 +19,7 @@ from tests.app.protocols.conftest import ADMIN_KEY
 from tests.app.protocols.test_torchserve import check_error
 from tests.support.colours import StartApp, applications
 from tests.support.live import live_server
+from tests.support.sockets import until
 
 pytestmark = pytest.mark.in_process
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
@@ -127,6 +128,8 @@ ERRORS: dict[str, tuple[str, str, int, str, str | None]] = {
     "scale by words": ("PUT", "/models/pair?min_worker=x", 400, "BadRequestException", None),
     "default of nobody": ("PUT", "/models/nobody/1/set-default", 404, "ModelNotFoundException", None),
     "default version": ("PUT", "/models/pair/9.0/set-default", 404, "ModelVersionNotFoundException", None),
+    "default of many digits": ("PUT", f"/models/pair/{'9' * 5_000}/set-default", 404,
+                               "ModelVersionNotFoundException", None),
     "default no version": ("PUT", "/models/pair/x/set-default", 404, "ModelVersionNotFoundException", None),
     "delete nobody": ("DELETE", "/models/nobody", 404, "ModelNotFoundException", None),
     "delete the default": ("DELETE", "/models/colours", 409, "ConflictStatusException", None),
@@ -201,6 +204,11 @@ def test_metrics_have_torchserves_names(start: StartApp, image: bytes) -> None:
     check_error(metrics.get("/models"), 404, "ResourceNotFoundException")
 
 
+def _pids(models: Any) -> set[int]:
+    """Returns the processes that serve the first of described models."""
+    return {worker["pid"] for worker in models[0]["workers"]}
+
+
 def free_port() -> int:
     """Returns a port that is free now."""
     with socket.socket() as listening:
@@ -219,8 +227,7 @@ def test_ports_of_their_own_answer_for_all_workers(
         management, metrics = (f"http://127.0.0.1:{port}" for port in ports.values())
         while client.get(f"{server.url}/health/ready").status_code != 200:
             pass
-        [model] = client.get(f"{management}/models/colours").json()
-        assert {worker["pid"] for worker in model["workers"]} == set(server.workers)
+        until(lambda: _pids(client.get(f"{management}/models/colours").json()) == set(server.workers))
         response = client.post(f"{management}/models?url=pair&model_name=two", headers=ADMIN)
         assert response.json()["status"] == 'Model "two" Version: 1.0 registered with 2 initial workers'
         for _ in range(20):  # whichever worker answers
